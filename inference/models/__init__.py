@@ -1,0 +1,54 @@
+"""What an engine asks of a model; `transformers_model` serves any causal model of that library through it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+
+class Sequence(Protocol):
+    """A running choice: its tokens so far, and how many of them the model has computed."""
+
+    ids: list[int]
+    computed: int
+    reused: int
+
+
+S = TypeVar("S", bound=Any)
+
+
+class Model(Protocol[S]):
+    """Tokens in, logits out, over a prefix cache that the model owns. One thread calls it.
+
+    A sequence begins with the longest prefix that the cache holds, exact to the token; the engine appends to
+    `sequence.ids` and asks for the next rows of several sequences in one `forward`. What a finished, cancelled or
+    half-prefilled sequence has computed stays behind as cache.
+    """
+
+    window: int
+    """Most tokens of a sequence."""
+    chunk: int
+    """Most prompt tokens worth computing in one forward while somebody may want to cancel."""
+    device: str
+    dtype: str
+
+    def begin(self, ids: list[int], *, reuse: bool) -> S:
+        """A new sequence over `ids`. At least one token is left to compute, even on a full hit."""
+        ...
+
+    def fork(self, sequence: S) -> S:
+        """A second continuation of the same tokens, sharing what is computed."""
+        ...
+
+    def forward(self, rows: list[tuple[S, int]]) -> Tensor:
+        """Computes the next n tokens of each (sequence, n); float32 logits after the last of each, [rows, vocab]."""
+        ...
+
+    def end(self, sequence: S, *, keep: bool) -> None:
+        """The sequence will not be advanced again; its tokens may serve later ones if `keep`."""
+        ...
+
+    def forget(self) -> None:
+        """Drops every cached token (out of memory, or a test)."""
+        ...

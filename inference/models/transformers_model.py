@@ -1,0 +1,123 @@
+"""Any causal language model of the transformers library: correct, and the reference for faster engines."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+KEPT = 8
+"""Finished sequences whose KV is kept, the least recently used given up first."""
+
+
+@attrs.define(eq=False)
+class CachedSequence:
+    """Tokens and the KV of the first `computed` of them.
+
+    A cache layer never writes into its tensors (torch.cat makes new ones), so sequences share prefixes as views.
+    """
+
+    ids: list[int]
+    computed: int = 0
+    reused: int = 0
+    cache: DynamicCache = attrs.field(factory=DynamicCache)
+
+
+class TransformersModel:
+    """A `Model` (see `inference.models`) over `model(input_ids, past_key_values)`, one sequence a call."""
+
+    def __init__(self, model: PreTrainedModel, window: int):
+        """`window`: most tokens of a sequence; the model's own limit or less."""
+        self._model = model.eval()
+        device = model.device
+        self.window, self.device, self.dtype = window, str(device), str(model.dtype).removeprefix("torch.")
+        # On a CPU a chunk is the time to a cancellation: 128 tokens of the starter take about 0.1 s on two cores.
+        self.chunk = 128 if device.type == "cpu" else 512
+        self._threads = torch.get_num_threads()
+        self._kept: list[CachedSequence] = []
+        self._slices = all(kind == "full_attention" for kind in _layer_kinds(model.config))
+
+    def begin(self, ids: list[int], *, reuse: bool) -> CachedSequence:
+        """See `Model.begin`."""
+        best, length = None, 0
+        for kept in self._kept if reuse else []:
+            common = common_prefix(kept.ids, ids, min(kept.computed, len(ids) - 1))
+            if common > length:
+                best, length = kept, common
+        if best is None:
+            return CachedSequence(list(ids))
+        self._kept.remove(best)
+        self._kept.append(best)
+        return CachedSequence(list(ids), length, length, _first(best.cache, length))
+
+    def fork(self, sequence: CachedSequence) -> CachedSequence:
+        """See `Model.fork`."""
+        length = sequence.computed
+        return CachedSequence(list(sequence.ids), length, length, _first(sequence.cache, length))
+
+    @torch.inference_mode()
+    def forward(self, rows: list[tuple[CachedSequence, int]]) -> Tensor:
+        """See `Model.forward`."""
+        return torch.stack([self._advance(sequence, count) for sequence, count in rows])
+
+    def _advance(self, sequence: CachedSequence, count: int) -> Tensor:
+        start = sequence.computed
+        ids = torch.tensor([sequence.ids[start : start + count]], device=self._model.device)
+        # One thread for decode steps: on a busy machine two threads wait for each other many times longer.
+        torch.set_num_threads(1 if count == 1 else self._threads)
+        out = cast(Any, self._model)(input_ids=ids, past_key_values=sequence.cache, use_cache=True, logits_to_keep=1)
+        sequence.computed = start + count
+        return out.logits[0, -1].float()
+
+    def end(self, sequence: CachedSequence, *, keep: bool) -> None:
+        """See `Model.end`."""
+        if not keep or not self._slices or not sequence.computed:
+            return
+        mine, length = sequence.ids, sequence.computed
+        self._kept = [
+            kept
+            for kept in self._kept
+            if kept.computed > length or common_prefix(kept.ids, mine, kept.computed) < kept.computed
+        ][-(KEPT - 1) :]
+        self._kept.append(sequence)
+
+    def forget(self) -> None:
+        """See `Model.forget`."""
+        self._kept.clear()
+
+
+def common_prefix(a: list[int], b: list[int], limit: int) -> int:
+    """Length of the longest common prefix of `a` and `b`, at most `limit`; by bisection over C-speed comparisons."""
+    low, high = 0, min(limit, len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _first(cache: DynamicCache, length: int) -> DynamicCache:
+    """A cache of the first `length` tokens, its tensors views of the other's."""
+    first = DynamicCache()
+    for layer in cast(list[DynamicLayer], cache.layers):
+        keys, values = cast(Tensor, layer.keys), cast(Tensor, layer.values)
+        view = DynamicLayer()
+        view.lazy_initialization(keys, values)
+        view.keys, view.values = keys[..., :length, :], values[..., :length, :]
+        first.layers.append(view)
+    return first
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    # Sliding and recurrent layers can't be cut at any token: their sequences are computed anew each time.
+    text = config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"]
+    return ["sliding"] if getattr(text, "sliding_window", None) and not getattr(text, "layer_types", None) else kinds

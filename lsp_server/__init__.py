@@ -1,0 +1,1 @@
+"""The language server: documents, syntax, prompts and edits. Never imports torch."""
