@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,9 @@ def verify(folder: Path = FOLDER) -> None:
 def state_dict(folder: Path = FOLDER) -> dict[str, Tensor]:
     """The weights as float32 tensors by name: int8 × scale of its row, norms as they are."""
     import torch
-    from safetensors.torch import load_file
+    from safetensors import torch as safetensors
 
-    stored = cast("dict[str, Tensor]", load_file(folder / WEIGHTS))
+    stored: dict[str, Tensor] = cast(Any, safetensors).load_file(folder / WEIGHTS)
     return {
         name: tensor.float() * stored[f"{name}_scale"].view(-1, 1) if tensor.dtype == torch.int8 else tensor.float()
         for name, tensor in stored.items()

@@ -1,0 +1,182 @@
+"""The command line. Only the command imports this: the language server starts without typer and rich."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from inference.endpoint import WorkerSettings, clean_environment, endpoint
+from inference.version import VERSION
+from lsp_server.settings import Settings
+from lsp_server.text import Position
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_show_locals=False,
+    help="Self-hosted code completion. Without a command: the language server on standard input and output.",
+)
+worker_app = typer.Typer(no_args_is_help=True, help="The resident model worker that every editor shares.")
+app.add_typer(worker_app, name="worker")
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Model = Annotated[str, typer.Option(help="starter, a model folder, or a hub id that is in the cache")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
+IdleMinutes = Annotated[float, typer.Option(help="exit after this long without a request; 0: never")]
+Transport = Annotated[str, typer.Option(help="auto, unix or tcp (loopback, with a token)")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"fimble {VERSION}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    stdio: Annotated[bool, typer.Option("--stdio", help="serve on standard input and output (the default)")] = False,
+    tcp: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="serve one client on a loopback address")] = "",
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """The language server, unless a command follows."""
+    if context.invoked_subcommand:
+        return
+    from lsp_server.server import serve_stdio, serve_tcp
+
+    if not tcp:
+        return serve_stdio()
+    host, _, port = tcp.rpartition(":")
+    if not port.isdecimal():
+        raise typer.BadParameter(f"{tcp!r} is not [HOST:]PORT", param_hint="--tcp")
+    try:
+        serve_tcp(host or "127.0.0.1", int(port))
+    except (ValueError, OSError) as error:
+        _give_up(str(error))
+
+
+@app.command()
+def complete(
+    place: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="line and column from 1")],
+    model: Model = "starter",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    layout: Annotated[str, typer.Option(help="anchored or psm")] = "anchored",
+) -> None:
+    """Prints the completion at a place of a file, and the time of each stage."""
+    from lsp_server import show
+
+    file, cursor = _place(place)
+    if layout not in ("anchored", "psm"):
+        raise typer.BadParameter("anchored or psm", param_hint="--layout")
+    settings = Settings(model=model, device=device, dtype=dtype, layout=layout)
+    began = time.perf_counter()
+    text = _read(file)
+    read_ms = (time.perf_counter() - began) * 1000
+    if cursor.line > text.count("\n"):
+        _give_up(f"{file} has {text.count(chr(10)) + 1} lines, not {cursor.line + 1}")
+    sys.exit(asyncio.run(show.complete(console, file.resolve().as_uri(), text, cursor, settings, read_ms)))
+
+
+@app.command()
+def demo() -> None:
+    """Completes a snippet in each of seven languages with the embedded model, then says how to connect an editor."""
+    from lsp_server import show
+
+    sys.exit(asyncio.run(show.demo(console)))
+
+
+@app.command()
+def doctor(model: Model = "starter", device: Device = "auto") -> None:
+    """Checks everything that completions need; every line says what to do."""
+    from lsp_server import doctor as checks
+
+    sys.exit(checks.run(console, Settings(model=model, device=device)))
+
+
+@worker_app.command("run")
+def worker_run(
+    model: Model = "starter",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    idle_minutes: IdleMinutes = 60.0,
+    transport: Transport = "auto",
+) -> None:
+    """Runs a worker in the foreground, until it is stopped or idle."""
+    where = endpoint(_worker_settings(model, device, dtype, idle_minutes, transport))
+    console.print(f"worker for {where.settings.model}; log: {where.log}")
+    with subprocess.Popen(where.command(), cwd=where.state, env=clean_environment()) as process:
+        try:
+            sys.exit(process.wait())
+        except KeyboardInterrupt:
+            sys.exit(process.wait())
+
+
+@worker_app.command("start")
+def worker_start(
+    model: Model = "starter",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    idle_minutes: IdleMinutes = 60.0,
+    transport: Transport = "auto",
+) -> None:
+    """Starts a worker in the background and waits until the model is loaded."""
+    from lsp_server import show
+
+    settings = _worker_settings(model, device, dtype, idle_minutes, transport)
+    sys.exit(asyncio.run(show.start(console, settings)))
+
+
+@worker_app.command("stop")
+def worker_stop(model: Model = "starter", transport: Transport = "auto") -> None:
+    """Stops the worker of a model; editors start another when they need one."""
+    from lsp_server.backends.worker import WorkerBackend
+
+    settings = _worker_settings(model, "auto", "auto", 0, transport)
+    stopped = asyncio.run(WorkerBackend(settings).stop())
+    console.print("stopped" if stopped else f"no worker for {model} is running")
+
+
+@worker_app.command("status")
+def worker_status(model: Model = "starter", transport: Transport = "auto") -> None:
+    """Shows the worker of a model; exit status 1 if none is running."""
+    from lsp_server import show
+
+    sys.exit(asyncio.run(show.status(console, _worker_settings(model, "auto", "auto", 0, transport))))
+
+
+def _worker_settings(model: str, device: str, dtype: str, idle_minutes: float, transport: str) -> WorkerSettings:
+    if transport not in ("auto", "unix", "tcp"):
+        raise typer.BadParameter("auto, unix or tcp", param_hint="--transport")
+    return WorkerSettings(model, device, dtype, idle_minutes, transport)
+
+
+def _place(place: str) -> tuple[Path, Position]:
+    file, line, column = ("", "", "", *place.rsplit(":", 2))[-3:]
+    if not (file and line.isdecimal() and column.isdecimal() and int(line) and int(column)):
+        raise typer.BadParameter(f"{place!r} is not FILE:LINE:COL (line and column from 1)")
+    return Path(file), Position(int(line) - 1, int(column) - 1)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        _give_up(f"{file} is not UTF-8 (byte {error.start}); convert it, or complete in an editor, which decodes it")
+    except OSError as error:
+        _give_up(f"{file}: {error.strerror}")
+
+
+def _give_up(message: str) -> NoReturn:
+    errors.print(f"[red]fimble:[/red] {message}")
+    raise typer.Exit(2)

@@ -1,0 +1,53 @@
+"""The lines that connect an editor to this installation, for the editors found on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen
+class Editor:
+    """An editor on this machine, and what to put into its configuration."""
+
+    name: str
+    note: str
+    lines: str
+
+
+def command() -> str:
+    """The `fimble` command of this installation, by its full path if the PATH does not lead to it."""
+    here = Path(sys.executable).with_name("fimble.exe" if sys.platform == "win32" else "fimble")
+    found = shutil.which("fimble")
+    return "fimble" if found and Path(found).resolve() == here.resolve() else str(here)
+
+
+def neovim_file() -> Path:
+    """The plugin file for Neovim: in an installed wheel beside this package, in a checkout below `editors/`."""
+    package = Path(__file__).parent
+    installed = package / "editor_files" / "neovim" / "fimble.lua"
+    return installed if installed.is_file() else package.parent / "editors" / "neovim" / "fimble.lua"
+
+
+def editors() -> list[Editor]:
+    """The editors found, in the order of their support."""
+    found: list[Editor] = []
+    nvim = shutil.which("nvim") or shutil.which("nvim", path=str(Path(sys.executable).parent))
+    if nvim:
+        lines = f'dofile("{neovim_file()}").setup({{ cmd = {{ "{command()}" }} }})'
+        found.append(Editor("Neovim", f"ghost text; put into init.lua ({nvim})", lines))
+    if helix := shutil.which("hx") or shutil.which("helix"):
+        lines = (
+            f'[language-server.fimble]\ncommand = "{command()}"\n# in each language: language-servers = [..., "fimble"]'
+        )
+        found.append(Editor("Helix", f"in the completion menu; put into languages.toml ({helix})", lines))
+    if emacs := shutil.which("emacs"):
+        lines = f"(with-eval-after-load 'eglot\n  (add-to-list 'eglot-server-programs '(prog-mode \"{command()}\")))"
+        found.append(Editor("Emacs (eglot)", f"in completion-at-point; put into init.el ({emacs})", lines))
+    if not found:
+        note = "no editor with a known set-up was found on the PATH"
+        found.append(Editor("any LSP client", note, f"{command()}    # speaks LSP on standard input and output"))
+    return found

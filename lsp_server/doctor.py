@@ -1,0 +1,187 @@
+"""`fimble doctor`: checks what completions need. Every line says what was found and, where it is wrong, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import attrs
+import psutil
+from rich.console import Console
+from rich.markup import escape
+
+from inference.endpoint import Unsafe, clean_environment, endpoint
+from inference.version import VERSION
+from lsp_server import connect
+from lsp_server.backends.worker import WorkerBackend
+from lsp_server.languages import grammars
+from lsp_server.settings import Settings
+
+GIB = 2**30
+
+# In a process of its own: this one must not import torch, and a torch that crashes must not take the doctor along.
+PROBE = """
+import json, sys
+from inference import starter, weights
+from inference.tokens import Tokens, NoInfilling
+out = {}
+import torch
+out["torch"] = torch.__version__
+out["threads"] = torch.get_num_threads()
+out["cuda"] = [(torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory)
+               for i in range(torch.cuda.device_count())]
+out["mps"] = torch.backends.mps.is_available()
+import transformers
+out["transformers"] = transformers.__version__
+try:
+    folder = starter.FOLDER if sys.argv[1] == "starter" else weights.find(sys.argv[1])
+    if sys.argv[1] == "starter":
+        starter.verify()
+    out["files"] = str(folder)
+    tokens = Tokens(folder / "tokenizer.json")
+    out["vocabulary"] = len(tokens.vocabulary)
+    out["markers"] = str(tokens.markers())
+except Exception as error:
+    out["error"] = str(error)
+print(json.dumps(out))
+"""
+
+
+@attrs.frozen
+class Line:
+    """One finding."""
+
+    ok: bool
+    what: str
+    found: str
+    advice: str = ""
+
+
+def run(console: Console, settings: Settings) -> int:
+    """Prints every finding; the exit status is 1 if one of them prevents completions."""
+    failed = 0
+    for line in findings(settings):
+        failed += not line.ok
+        sign = "[green]ok[/green]  " if line.ok else "[red]FAIL[/red]"
+        console.print(f"{sign} {line.what}: {escape(line.found)}", soft_wrap=True)
+        if line.advice:
+            console.print(f"     [yellow]→ {escape(line.advice)}[/yellow]", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def findings(settings: Settings) -> Iterator[Line]:
+    """All checks, the cheap ones first."""
+    yield _python()
+    yield Line(True, "fimble", f"{VERSION} in {sys.prefix}")
+    yield from _packages()
+    yield from _machine()
+    yield from _probe(settings)
+    yield from _socket(settings)
+    yield _worker(settings)
+    yield from _grammars()
+    for editor in connect.editors():
+        yield Line(True, editor.name, editor.note)
+
+
+def _python() -> Line:
+    found = f"{platform.python_version()} ({sys.executable})"
+    ok = sys.version_info >= (3, 11)
+    return Line(ok, "Python", found, "" if ok else "install Python 3.11 or newer and reinstall fimble with it")
+
+
+def _packages() -> Iterator[Line]:
+    for name in ("pygls", "lsprotocol", "tree-sitter", "aiohttp"):
+        try:
+            yield Line(True, name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Line(False, name, "not installed", f"pip install {name}")
+
+
+def _machine() -> Iterator[Line]:
+    memory = psutil.virtual_memory()
+    free = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {os.cpu_count()} cores"
+    enough = memory.available > GIB
+    yield Line(enough, "memory", free, "" if enough else "the starter model needs 1 GiB: close something")
+
+
+def _probe(settings: Settings) -> Iterator[Line]:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROBE, settings.model],
+        cwd=endpoint(settings.worker).state,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        yield Line(False, "torch", why, "reinstall it: pip install --force-reinstall torch transformers")
+        return
+    found = json.loads(done.stdout.splitlines()[-1])
+    yield Line(True, "torch", f"{found['torch']}, {found['threads']} threads, transformers {found['transformers']}")
+    cards = ", ".join(f"{name} ({memory / GIB:.0f} GiB)" for name, memory in found["cuda"])
+    device = f"CUDA: {cards}" if cards else "MPS" if found["mps"] else "CPU only"
+    advice = "" if cards or found["mps"] else "fine for the starter model; a 16B model wants a GPU"
+    yield Line(True, "device", device, advice)
+    if "error" in found:
+        yield Line(
+            False,
+            "model",
+            f"{settings.model}: {found['error']}",
+            "see the message; `--model starter` always works",
+        )
+    else:
+        yield Line(
+            True,
+            "model",
+            f"{settings.model}: files complete in {found['files']}, {found['vocabulary']:,} tokens",
+        )
+        yield Line(True, "markers", f"each is one token: {found['markers']}")
+
+
+def _socket(settings: Settings) -> Iterator[Line]:
+    try:
+        where = endpoint(settings.worker)
+    except (Unsafe, OSError) as error:
+        yield Line(False, "socket", str(error), "make the folder yours, or set XDG_STATE_HOME to a folder of yours")
+        return
+    yield Line(True, "socket", str(where.socket))
+    yield Line(True, "logs", str(where.log))
+
+
+def _worker(settings: Settings) -> Line:
+    async def look() -> Line:
+        backend = WorkerBackend(settings.worker)
+        health = await backend.look()
+        await backend.close()
+        if health is None:
+            return Line(True, "worker", "not running", "an editor starts it, or `fimble worker start`")
+        text = (
+            f"{health.status}, version {health.version}, {health.model} on {health.device or '?'}, process {health.pid}"
+        )
+        if health.status == "failed":
+            return Line(False, "worker", f"{text}: {health.error}", "mend that, then `fimble worker stop`")
+        old = health.version != VERSION
+        return Line(True, "worker", text, "another version: `fimble worker stop`" if old else "")
+
+    return asyncio.run(look())
+
+
+def _grammars() -> Iterator[Line]:
+    tried = grammars()
+    broken = [f"{name} ({detail})" for name, ok, detail in tried if not ok]
+    if broken:
+        yield Line(
+            False,
+            "grammars",
+            "broken: " + ", ".join(broken),
+            "pip install --upgrade --force-reinstall fimble",
+        )
+    else:
+        yield Line(True, "grammars", f"{len(tried)} load: " + ", ".join(name for name, _, _ in tried))

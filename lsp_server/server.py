@@ -1,0 +1,331 @@
+"""The wiring of the language server: each handler calls a plain function that knows nothing of LSP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import Any, cast
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
+from pygls.lsp.server import LanguageServer
+
+from inference.endpoint import WorkerSettings, endpoint
+from inference.version import VERSION
+from lsp_server.backends.worker import State, WorkerBackend
+from lsp_server.completion import Completer, Completion, Session, Trace, ignore
+from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
+from lsp_server.protocol import FimbleProtocol, malformed
+from lsp_server.settings import Settings, resolve
+from lsp_server.status import LoadingProgress
+from lsp_server.text import Position
+
+log = logging.getLogger(__name__)
+
+RESTART = "Restart the worker"
+
+
+class Server(LanguageServer):
+    """The server's state: documents and their sessions, settings, and the worker."""
+
+    def __init__(self) -> None:
+        cast(Any, super()).__init__("fimble", VERSION, protocol_cls=FimbleProtocol)
+        self.documents = DocumentStore()
+        self.sessions: dict[str, Session] = {}
+        self.settings = Settings()
+        self.backend = WorkerBackend(self.settings.worker, self.worker_state)
+        self.completer = Completer(self.backend, self.settings)
+        self.loading = LoadingProgress(self)
+        self.reported: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.initial: Any = None
+        """The client's initializationOptions: settings of a client that has no configuration."""
+        self.asks_again = False
+        """The client knows `fimble/refresh`: it has sent `fimble/cursor`, or says so in its capabilities."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of positions that was agreed with the client."""
+        return cast(Encoding, str(getattr(self.server_capabilities.position_encoding, "value", "utf-16")))
+
+    def configure(self, section: Any) -> None:
+        """Applies the settings of the section `fimble` to everything that runs."""
+        settings, problems = resolve(section)
+        for problem in problems:
+            self.tell_once(problem, types.MessageType.Warning)
+        old, self.settings = self.settings, settings
+        self.completer.settings = settings
+        self.completer.on_trace = self.send_trace if settings.trace else ignore
+        if settings.layout != old.layout:
+            for session in self.sessions.values():
+                session.set_layout(settings.layout)
+        if settings.worker != old.worker:
+            self.change_worker(settings.worker)
+        if settings.enabled:
+            self.backend.ensure()
+
+    def change_worker(self, wanted: WorkerSettings) -> None:
+        """Turns to another worker; the old one lives on for whoever else uses it."""
+        for session in self.sessions.values():
+            session.supersede()
+        self.spawn(self.backend.close())
+        self.backend = WorkerBackend(wanted, self.worker_state)
+        self.completer.backend = self.backend
+
+    def worker_state(self, state: State) -> None:
+        """Shows the user what the worker does: progress while it loads, a message when they must act."""
+        log.info("worker: %s %s", state.name, state.message)
+        self.loading.follow(state)
+        if state.name == "failed":
+            self.spawn(self.offer_restart(state))
+        elif state.name == "ready" and self.asks_again:
+            self.protocol.notify("fimble/refresh", {})
+        if state.name == "ready":
+            self.reported.clear()
+
+    async def offer_restart(self, state: State) -> None:
+        """Tells the user once why there is no completion, with the way out as a button."""
+        if state.message in self.reported:
+            return
+        self.reported.add(state.message)
+        actions = [types.MessageActionItem(RESTART)] if state.can_restart else []
+        answer = await self.window_show_message_request_async(
+            types.ShowMessageRequestParams(types.MessageType.Error, f"fimble: {state.message}", actions)
+        )
+        if answer is not None and answer.title == RESTART:
+            await self.restart_worker()
+
+    async def restart_worker(self) -> None:
+        """Replaces the worker by one with this server's settings."""
+        self.reported.clear()
+        await self.backend.restart()
+
+    def tell_once(self, message: str, kind: types.MessageType) -> None:
+        """A message for the user, not repeated."""
+        if message not in self.reported:
+            self.reported.add(message)
+            self.window_show_message(types.ShowMessageParams(kind, f"fimble: {message}"))
+
+    def send_trace(self, trace: Trace) -> None:
+        """Reports one request to a client that asked for it (`trace`)."""
+        from inference.wire import converter
+
+        fields: dict[str, Any] = converter.unstructure(trace)
+        self.protocol.notify("fimble/trace", fields)
+
+    def session_at(self, uri: str, position: types.Position) -> tuple[Session, Position] | None:
+        """The session and the place in it, None for a document that is not open; -32602 for an impossible place."""
+        session = self.sessions.get(uri)
+        if session is None:
+            return None
+        if not session.document.synchronised:
+            return None
+        try:
+            return session, session.document.position(position.line, position.character, self.encoding)
+        except ImpossibleEdit as error:
+            raise malformed(str(error)) from error
+
+    def spawn(self, work: Any) -> None:
+        """Runs a coroutine to its end in the background."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: Any) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            log.error("a background task failed", exc_info=task.exception())
+
+
+server = Server()
+"""One server a process: pygls registers handlers on an instance."""
+
+
+@server.feature(types.INITIALIZE)
+def initialize(ls: Server, params: types.InitializeParams) -> None:
+    ls.initial = params.initialization_options
+    text = params.capabilities.text_document
+    if text and text.inline_completion:
+        cast(Any, ls.protocol.fm).features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
+    experimental = params.capabilities.experimental
+    ls.asks_again = isinstance(experimental, dict) and "fimble" in experimental
+
+
+@server.feature(types.INITIALIZED)
+async def initialized(ls: Server, _: types.InitializedParams) -> None:
+    workspace = ls.client_capabilities.workspace
+    if workspace and workspace.did_change_configuration and workspace.did_change_configuration.dynamic_registration:
+        await ls.client_register_capability_async(
+            types.RegistrationParams(
+                [types.Registration("configuration", types.WORKSPACE_DID_CHANGE_CONFIGURATION, {"section": "fimble"})]
+            )
+        )
+    ls.configure(await configuration(ls, ls.initial))
+
+
+@server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+async def did_change_configuration(ls: Server, params: types.DidChangeConfigurationParams) -> None:
+    pushed: Any = params.settings
+    section = cast(dict[str, Any], pushed).get("fimble", pushed) if isinstance(pushed, dict) else pushed
+    ls.configure(await configuration(ls, section or ls.initial))
+
+
+async def configuration(ls: Server, otherwise: Any) -> Any:
+    """The section `fimble` as the client has it now, or `otherwise` from a client that can't be asked."""
+    workspace = ls.client_capabilities.workspace
+    if not (workspace and workspace.configuration):
+        return otherwise
+    items = [types.ConfigurationItem(section="fimble")]
+    sections = await ls.workspace_configuration_async(types.ConfigurationParams(items))
+    return sections[0] if sections and sections[0] is not None else otherwise
+
+
+@server.feature(types.TEXT_DOCUMENT_DID_OPEN)
+def did_open(ls: Server, params: types.DidOpenTextDocumentParams) -> None:
+    opened = params.text_document
+    if old := ls.sessions.pop(opened.uri, None):
+        old.close()
+    document = ls.documents.open(opened.uri, str(opened.language_id), opened.version, opened.text)
+    session = ls.sessions[opened.uri] = Session(document, ls.settings.layout)
+    session.parse_later()
+
+
+@server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
+def did_change(ls: Server, params: types.DidChangeTextDocumentParams) -> None:
+    changed = params.text_document
+    changes = [_change(change) for change in params.content_changes]
+    document, edits = ls.documents.change(changed.uri, changed.version, changes, ls.encoding)
+    session = ls.sessions.get(changed.uri)
+    if document is None or session is None:
+        return
+    session.edited(edits)
+    if not document.synchronised:
+        _report_lost_text(ls, document)
+
+
+def _change(change: types.TextDocumentContentChangeEvent) -> str | tuple[int, int, int, int, str]:
+    if isinstance(change, types.TextDocumentContentChangePartial):
+        start, end = change.range.start, change.range.end
+        return start.line, start.character, end.line, end.character, change.text
+    return change.text
+
+
+def _report_lost_text(ls: Server, document: Document) -> None:
+    name = document.uri.rsplit("/", 1)[-1]
+    ls.tell_once(f"{name} is out of step with the editor: {document.reason}", types.MessageType.Warning)
+
+
+@server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
+def did_close(ls: Server, params: types.DidCloseTextDocumentParams) -> None:
+    ls.documents.close(params.text_document.uri)
+    if session := ls.sessions.pop(params.text_document.uri, None):
+        session.close()
+
+
+@server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
+async def inline_completion(ls: Server, params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
+    answer = await _complete(ls, params.text_document.uri, params.position)
+    if answer is None:
+        return None
+    session, completion = answer
+    item = types.InlineCompletionItem(insert_text=completion.text, range=_range(ls, session.document, completion))
+    return types.InlineCompletionList(items=[item])
+
+
+@server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())
+async def completion(ls: Server, params: types.CompletionParams) -> types.CompletionList | None:
+    answer = await _complete(ls, params.text_document.uri, params.position)
+    if answer is None:
+        return None
+    session, found = answer
+    before = session.document.lines[found.start.line][: found.start.column]
+    word = _word_before(before)
+    start = Position(found.start.line, found.start.column - len(word))
+    span = _range(ls, session.document, Completion(found.text, start, found.end, found.version))
+    text = word + found.text
+    item = types.CompletionItem(
+        label=text.strip().split("\n", 1)[0].rstrip(),
+        kind=types.CompletionItemKind.Text,
+        detail="fimble",
+        documentation=text if "\n" in text else None,
+        filter_text=word or None,
+        sort_text="\0",
+        text_edit=types.TextEdit(span, text),
+    )
+    return types.CompletionList(is_incomplete=True, items=[item])
+
+
+def _word_before(line: str) -> str:
+    end = len(line)
+    while end and (line[end - 1].isalnum() or line[end - 1] == "_"):
+        end -= 1
+    return line[end:]
+
+
+async def _complete(ls: Server, uri: str, position: types.Position) -> tuple[Session, Completion] | None:
+    place = ls.session_at(uri, position)
+    if place is None:
+        return None
+    session, cursor = place
+    found = await ls.completer.complete(session, cursor)
+    return (session, found) if found else None
+
+
+def _range(ls: Server, document: Document, found: Completion) -> types.Range:
+    start, end = document.character(found.start, ls.encoding), document.character(found.end, ls.encoding)
+    return types.Range(types.Position(found.start.line, start), types.Position(found.end.line, end))
+
+
+@server.feature("fimble/cursor")
+async def cursor(ls: Server, params: Any) -> None:
+    """The cursor has rested (`{textDocument: {uri, version}, position}`): warms the worker there."""
+    ls.asks_again = True
+    try:
+        uri, version = str(params["textDocument"]["uri"]), int(params["textDocument"]["version"])
+        position = types.Position(int(params["position"]["line"]), int(params["position"]["character"]))
+        place = ls.session_at(uri, position)
+    except (KeyError, TypeError, ValueError, JsonRpcInvalidParams) as error:  # a notification has no answer
+        log.warning("fimble/cursor with parameters that do not fit: %r (%s)", params, error)
+        return
+    if place and place[0].document.version == version:
+        await ls.completer.warm(*place)
+
+
+@server.command("fimble.restartWorker")
+async def restart_worker(ls: Server) -> None:
+    """Replaces the worker by one with this server's settings."""
+    await ls.restart_worker()
+
+
+@server.feature(types.SHUTDOWN)
+async def shutdown(ls: Server, *_: Any) -> None:
+    for session in ls.sessions.values():
+        session.close()
+    await ls.backend.close()
+
+
+def _prepare() -> None:
+    """Leaves the workspace: nothing in it may be imported, and its folder must stay removable."""
+    state = endpoint(WorkerSettings()).state
+    os.chdir(state)
+    logging.basicConfig(
+        level=os.environ.get("FIMBLE_LOG", "WARNING").upper(),
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+def serve_stdio() -> None:
+    """Runs the server on standard input and output until the client exits."""
+    _prepare()
+    server.start_io()
+
+
+def serve_tcp(host: str, port: int) -> None:
+    """Runs the server for one client on a loopback address. Raises `ValueError` for any other address."""
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError(f"{host} is not a loopback address; the language server has no authentication")
+    _prepare()
+    server.start_tcp(host, port)

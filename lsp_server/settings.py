@@ -1,0 +1,135 @@
+"""The user's settings, resolved in one place into one immutable value.
+
+In the editor they are the section `fimble` of the configuration; the names below are the field paths of that section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import attrs
+
+from inference.endpoint import WorkerSettings
+
+
+@attrs.frozen
+class Settings:
+    """Every setting with its default. See `FIELDS` for the names users write."""
+
+    enabled: bool = True
+    disabled_languages: tuple[str, ...] = ()
+    model: str = "starter"
+    device: str = "auto"
+    dtype: str = "auto"
+    layout: Literal["anchored", "psm"] = "anchored"
+    healing: bool = True
+    prefix_cache: bool = True
+    prefix_tokens: int = 900
+    suffix_tokens: int = 500
+    line_tokens: int = 48
+    block_tokens: int = 96
+    max_lines: int = 12
+    idle_minutes: float = 60.0
+    transport: Literal["auto", "unix", "tcp"] = "auto"
+    trace: bool = False
+    """Send a `fimble/trace` notification about each request: what it cost and how it ended."""
+
+    @property
+    def worker(self) -> WorkerSettings:
+        """What the worker must have been started with."""
+        return WorkerSettings(self.model, self.device, self.dtype, self.idle_minutes, self.transport)
+
+
+Check = Callable[[Any], Any]
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a non-empty text")
+    return value
+
+
+def _one_of(*choices: str) -> Check:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return value
+
+    return check
+
+
+def _number(low: float, high: float, kind: type[float] | type[int]) -> Check:
+    def check(value: Any) -> float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if not fits or (kind is int and value != int(value)):
+            raise ValueError(f"a {'whole ' if kind is int else ''}number from {low:g} to {high:g}")
+        return kind(value)
+
+    return check
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in cast(list[Any], value)):
+        raise ValueError("a list of language ids")
+    return tuple(cast(list[str], value))
+
+
+FIELDS: dict[str, tuple[str, Check]] = {
+    "enabled": ("enabled", _boolean),
+    "disabledLanguages": ("disabled_languages", _names),
+    "model": ("model", _text),
+    "device": ("device", _text),
+    "dtype": ("dtype", _one_of("auto", "float32", "bfloat16", "float16")),
+    "layout": ("layout", _one_of("anchored", "psm")),
+    "healing": ("healing", _boolean),
+    "prefixCache": ("prefix_cache", _boolean),
+    "context.prefixTokens": ("prefix_tokens", _number(64, 65536, int)),
+    "context.suffixTokens": ("suffix_tokens", _number(0, 65536, int)),
+    "maxTokens.line": ("line_tokens", _number(1, 1024, int)),
+    "maxTokens.block": ("block_tokens", _number(1, 4096, int)),
+    "maxLines": ("max_lines", _number(1, 500, int)),
+    "worker.idleMinutes": ("idle_minutes", _number(0, 1e6, float)),
+    "worker.transport": ("transport", _one_of("auto", "unix", "tcp")),
+    "trace": ("trace", _boolean),
+}
+"""Setting name → field and check."""
+
+
+def resolve(section: Any) -> tuple[Settings, list[str]]:
+    """Settings from the client's section `fimble` (nested objects or dotted names), and what was wrong with it.
+
+    A value that does not fit keeps its default; unknown names are reported, null means unset.
+    """
+    if section is None:
+        return Settings(), []
+    if not isinstance(section, dict):
+        return Settings(), [f"the section `fimble` must be an object, not {type(section).__name__}; using the defaults"]
+    chosen: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in _flat(cast(dict[str, Any], section)).items():
+        if name not in FIELDS:
+            problems.append(f"there is no setting `fimble.{name}`")
+        elif value is not None:
+            field, check = FIELDS[name]
+            try:
+                chosen[field] = check(value)
+            except ValueError as wanted:
+                problems.append(f"`fimble.{name}` must be {wanted}, not {value!r}; using the default")
+    return Settings(**chosen), problems
+
+
+def _flat(section: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        if isinstance(value, dict):
+            flat |= _flat(cast(dict[str, Any], value), f"{path}{name}.")
+        else:
+            flat[path + name] = value
+    return flat
