@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Params = dict[str, Any] | list[Any] | None
 
@@ -18,6 +18,7 @@ CAPABILITIES: dict[str, Any] = {
     "general": {"positionEncodings": ["utf-16"]},
     "textDocument": {"inlineCompletion": {}},
     "window": {"workDoneProgress": True},
+    "experimental": {"fimble": {"refresh": True}},
     "workspace": {"configuration": True, "didChangeConfiguration": {"dynamicRegistration": True}},
 }
 
@@ -52,11 +53,13 @@ class LspClient:
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         command: list[str] | None = None,
+        stderr: IO[bytes] | int | None = None,
     ) -> LspClient:
         process = await asyncio.create_subprocess_exec(
             *(command or SERVER),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
             env=env,
             cwd=cwd,
             limit=2**26,
@@ -134,8 +137,8 @@ class LspClient:
         return found()[0]
 
     async def ready(self, seconds: float = 120) -> None:
-        """Waits until the worker is loaded: the progress has ended."""
-        await self.until("$/progress", lambda p: p["value"]["kind"] == "end", seconds)
+        """Waits until the worker is loaded; only a client that declares `experimental.fimble` is told."""
+        await self.until("fimble/refresh", seconds=seconds)
 
     async def close(self) -> int:
         """Shuts the server down as an editor does; its exit status."""

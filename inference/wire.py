@@ -7,12 +7,13 @@ a reply to `POST /v1/fim` is a stream of `Piece` lines closed by one `End` line 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import attrs
 from cattrs import BaseValidationError, transform_error
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.preconf.json import make_converter
+from cattrs.v import format_exception
 
 Priority = Literal["interactive", "background"]
 EndReason = Literal["eos", "line", "lines", "dedent", "suffix", "tokens", "window", "superseded", "cancelled"]
@@ -169,6 +170,15 @@ _exactly(int)
 _exactly(float, int)
 
 
+def _list_of_text(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, not {type(value).__name__}")
+    return tuple(converter.structure(item, str) for item in cast(list[Any], value))
+
+
+converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _list_of_text)
+
+
 def _omit_defaults(cls: type[Any]) -> None:
     converter.register_unstructure_hook(cls, make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True))
 
@@ -189,6 +199,11 @@ def dumps(value: Any) -> bytes:
     return json.dumps(converter.unstructure(value), separators=(",", ":")).encode("ascii")
 
 
+def _explain(error: BaseException, kind: type[Any] | None) -> str:
+    # Our own checks say more than "invalid value".
+    return str(error) if isinstance(error, ValueError | TypeError) else format_exception(error, kind)
+
+
 def loads(data: bytes | str, cls: type[T]) -> T:
     """The value of one JSON object. Raises `ValueError` naming what does not fit."""
     value = json.loads(data)
@@ -197,4 +212,4 @@ def loads(data: bytes | str, cls: type[T]) -> T:
     try:
         return converter.structure(value, cls)
     except BaseValidationError as error:
-        raise ValueError("; ".join(transform_error(error))) from error
+        raise ValueError("; ".join(transform_error(error, format_exception=_explain))) from error

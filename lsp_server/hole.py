@@ -69,6 +69,7 @@ class Anchor:
     _start: Position | None = None  # of the prefix
     _place: Position | None = None  # the anchor itself
     _suffix: str = ""  # as it was cut when the anchor was set
+    _to_end: bool = False  # whether that reached the document's end
     _version: int = -1
 
     @property
@@ -94,6 +95,7 @@ class Anchor:
             self._place = cursor if self.layout == "psm" else _anchor_for(document.lines, cursor)
             self._start = self._window_start(document.lines, self._place, budget.prefix)
             self._suffix = suffix = _suffix_from(document, after, budget.suffix)
+            self._to_end = _advance(after, suffix) == _end(document.lines)
             self._version = document.version
         assert self._start is not None
         assert self._place is not None
@@ -123,7 +125,7 @@ class Anchor:
             return None
         end = _advance(after, self._suffix)
         lines = document.lines
-        if end.line >= len(lines) or end.column > len(lines[end.line]):
+        if end.line >= len(lines) or end.column > len(lines[end.line]) or (self._to_end and end != _end(lines)):
             return None
         return self._suffix if document.text(after, end) == self._suffix else None
 
@@ -180,6 +182,10 @@ def _distance(lines: list[str], start: Position, end: Position) -> int:
         return end.column - start.column
     between = sum(len(lines[i]) + 1 for i in range(start.line + 1, end.line))
     return len(lines[start.line]) - start.column + 1 + between + end.column
+
+
+def _end(lines: list[str]) -> Position:
+    return Position(len(lines) - 1, len(lines[-1]))
 
 
 def _advance(start: Position, text: str) -> Position:

@@ -172,7 +172,7 @@ _YAML_OPENERS = (Opener(r":(?:\s+[|>][-+\d]*)?$", ()),)
 PLAIN = Language("plain text", "", "", _any(_DOUBLE, _OPEN_DOUBLE), by_indentation=True)
 _TSX = Language("TSX", "tree_sitter_typescript:language_tsx", "//", _SCRIPT, _BRACES)
 
-# A language · its ids in VS Code, Neovim (filetypes) and Emacs (major modes) · its extensions and file names.
+# A language · its ids in VS Code, Neovim (filetypes) and Emacs (major modes) · its extensions and /file names.
 # fmt: off
 _TABLE: tuple[tuple[Language, str, str], ...] = (
     (Language("Python", "tree_sitter_python", "#", _PYTHON, (_PYTHON_HEAD,)),
@@ -181,7 +181,7 @@ _TABLE: tuple[tuple[Language, str, str], ...] = (
      "javascript javascriptreact js js2 js3 jsx js-jsx js2-jsx rjsx", "js jsx mjs cjs"),
     (Language("TypeScript", "tree_sitter_typescript:language_typescript", "//", _SCRIPT, _BRACES),
      "typescript ts", "ts mts cts"),
-    (_TSX, "typescriptreact tsx typescript-tsx", "tsx"),
+    (_TSX, "typescriptreact typescript.tsx tsx typescript-tsx", "tsx"),
     (Language("Java", "tree_sitter_java", "//", _C_LIKE, _BRACES), "java", "java"),
     (Language("Go", "tree_sitter_go", "//", _GO, _GO_OPENERS), "go golang", "go"),
     (Language("Rust", "tree_sitter_rust", "//", _RUST, (_BRACE,)), "rust rustic", "rs"),
@@ -190,18 +190,18 @@ _TABLE: tuple[tuple[Language, str, str], ...] = (
      "cpp c++ cuda c-or-c++", "cpp cc cxx hpp hh hxx h++ c++ ipp tpp cu cuh"),
     (Language("C#", "tree_sitter_c_sharp", "//", _CSHARP, _BRACES), "csharp cs c#", "cs csx"),
     (Language("Ruby", "tree_sitter_ruby", "#", _RUBY, _RUBY_OPENERS),
-     "ruby enh-ruby", "rb rake gemspec ru gemfile rakefile podfile vagrantfile"),
+     "ruby enh-ruby", "rb rake gemspec ru /gemfile /rakefile /podfile /vagrantfile"),
     (Language("PHP", "tree_sitter_php:language_php", "//", _PHP, _PHP_OPENERS), "php", "php phtml"),
     (Language("Bash", "tree_sitter_bash", "#", _SHELL, _SHELL_OPENERS),
      "shellscript sh bash zsh ksh shell shell-script",
-     "sh bash zsh ksh bats ebuild .bashrc .bash_profile .profile .zshrc pkgbuild"),
+     "sh bash zsh ksh bats ebuild bashrc bash_profile profile zshrc /pkgbuild"),
     (Language("Lua", "tree_sitter_lua", "--", _LUA, _LUA_OPENERS), "lua luau", "lua rockspec"),
     (Language("JSON", "tree_sitter_json", "", _C_LIKE, _JSON_OPENERS),
-     "json jsonc json5 jsonl js-json snippets", "json jsonc json5 jsonl geojson .babelrc .eslintrc"),
+     "json jsonc json5 jsonl js-json snippets", "json jsonc json5 jsonl geojson babelrc eslintrc"),
     (Language("YAML", "tree_sitter_yaml", "#", _YAML, _YAML_OPENERS),
-     "yaml yml dockercompose github-actions-workflow", "yaml yml .clang-format .clang-tidy"),
+     "yaml yml dockercompose github-actions-workflow", "yaml yml clang-format clang-tidy"),
     (Language("TOML", "tree_sitter_toml", "#", _PYTHON),
-     "toml conf-toml", "toml cargo.lock poetry.lock pipfile"),
+     "toml conf-toml", "toml /cargo.lock /poetry.lock /uv.lock /pipfile"),
     (Language("HTML", "tree_sitter_html", "", _HTML), "html mhtml xhtml", "html htm xhtml"),
     (Language("CSS", "tree_sitter_css", "", _CSS, (_BRACE,)), "css", "css"),
     (Language("SCSS", "", "//", _SCSS, (_BRACE,)), "scss less", "scss less"),
@@ -209,7 +209,7 @@ _TABLE: tuple[tuple[Language, str, str], ...] = (
     (Language("Swift", "", "//", _C_LIKE, _BRACES), "swift", "swift"),
     (Language("Scala", "", "//", _C_LIKE, (_BRACE,)), "scala", "scala sc"),
     (Language("Dart", "", "//", _C_LIKE, _BRACES), "dart", "dart"),
-    (Language("Groovy", "", "//", _C_LIKE, _BRACES), "groovy", "groovy gradle jenkinsfile"),
+    (Language("Groovy", "", "//", _C_LIKE, _BRACES), "groovy", "groovy gradle /jenkinsfile"),
     (Language("Objective-C", "", "//", _C_LIKE, _BRACES), "objective-c objc", "m mm"),
     (Language("Perl", "", "#", _RUBY, (_BRACE,)), "perl cperl", "pl pm"),
     (Language("R", "", "#", _RUBY, (_BRACE,)), "r ess-r", "r"),
@@ -226,7 +226,7 @@ def language_of(language_id: str, uri: str) -> Language:
     Vim's compound filetypes (`yaml.ansible`) count by their first part, Emacs modes without `-ts-mode`.
     """
     name = unquote(re.split(r"[?#]", uri, maxsplit=1)[0].rpartition("/")[2]).lower()
-    by_file = _BY_FILE.get(name) or _BY_FILE.get(name.rpartition(".")[2] if "." in name else "")
+    by_file = _BY_FILE.get("/" + name) or (_BY_FILE.get(name.rpartition(".")[2]) if "." in name else None)
     identifier = language_id.strip().lower().removesuffix("-mode").removesuffix("-ts")
     language = _BY_ID.get(identifier) or _BY_ID.get(identifier.partition(".")[0]) or by_file or PLAIN
     # Some editors have one mode for both, and the grammar without JSX reads markup as comparisons.

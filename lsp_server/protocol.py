@@ -10,9 +10,10 @@ import logging
 from collections.abc import Generator
 from typing import Any, cast
 
+from cattrs import Converter
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
-from pygls.protocol import LanguageServerProtocol
+from pygls.protocol import LanguageServerProtocol, default_converter
 from pygls.protocol.language_server import lsp_method
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,23 @@ class FimbleProtocol(LanguageServerProtocol):
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
         """Hands the notification to the server's handler."""
         yield self._handler(types.TEXT_DOCUMENT_DID_CLOSE), (params,), None
+
+
+def strict_converter() -> Converter:
+    """pygls' converter, but a number is no text and a text no number: they are refused, not converted."""
+    converter = default_converter()
+
+    def exactly(kind: type[Any]) -> None:
+        def hook(value: Any, wanted: Any) -> Any:
+            if type(value) is not kind:
+                raise TypeError(f"expected {kind.__name__}, not {type(value).__name__}")
+            return value if wanted is kind else wanted(value)  # enums derive from their kind of value
+
+        converter.register_structure_hook(kind, hook)
+
+    for kind in (str, int, bool):
+        exactly(kind)
+    return converter
 
 
 def malformed(why: str) -> JsonRpcInvalidParams:

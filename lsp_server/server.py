@@ -17,7 +17,7 @@ from inference.version import VERSION
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, Session, Trace, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
-from lsp_server.protocol import FimbleProtocol, malformed
+from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
 from lsp_server.settings import Settings, resolve
 from lsp_server.status import LoadingProgress
 from lsp_server.text import Position
@@ -31,7 +31,7 @@ class Server(LanguageServer):
     """The server's state: documents and their sessions, settings, and the worker."""
 
     def __init__(self) -> None:
-        cast(Any, super()).__init__("fimble", VERSION, protocol_cls=FimbleProtocol)
+        cast(Any, super()).__init__("fimble", VERSION, protocol_cls=FimbleProtocol, converter_factory=strict_converter)
         self.documents = DocumentStore()
         self.sessions: dict[str, Session] = {}
         self.settings = Settings()
@@ -48,7 +48,8 @@ class Server(LanguageServer):
     @property
     def encoding(self) -> Encoding:
         """The encoding of positions that was agreed with the client."""
-        return cast(Encoding, str(getattr(self.server_capabilities.position_encoding, "value", "utf-16")))
+        agreed = self.server_capabilities.position_encoding or "utf-16"
+        return cast(Encoding, agreed.value if isinstance(agreed, types.PositionEncodingKind) else agreed)
 
     def configure(self, section: Any) -> None:
         """Applies the settings of the section `fimble` to everything that runs."""
@@ -300,10 +301,10 @@ async def restart_worker(ls: Server) -> None:
 
 
 @server.feature(types.SHUTDOWN)
-async def shutdown(ls: Server, *_: Any) -> None:
+def shutdown(ls: Server, *_: Any) -> None:
     for session in ls.sessions.values():
         session.close()
-    await ls.backend.close()
+    ls.spawn(ls.backend.close())
 
 
 def _prepare() -> None:
@@ -319,6 +320,8 @@ def _prepare() -> None:
 
 def serve_stdio() -> None:
     """Runs the server on standard input and output until the client exits."""
+    if sys.stdin.isatty():
+        print("fimble speaks LSP on standard input; `fimble --help` lists its commands", file=sys.stderr)
     _prepare()
     server.start_io()
 

@@ -28,8 +28,8 @@ class Settings:
     prefix_tokens: int = 900
     suffix_tokens: int = 500
     line_tokens: int = 48
-    block_tokens: int = 96
-    max_lines: int = 12
+    block_tokens: int = 64
+    max_lines: int = 8
     idle_minutes: float = 60.0
     transport: Literal["auto", "unix", "tcp"] = "auto"
     trace: bool = False

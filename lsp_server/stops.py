@@ -13,6 +13,7 @@ from inference.wire import Stops
 from lsp_server.languages import Inside, Language
 from lsp_server.text import Position
 
+_LONG_LINE = 2_000  # columns from which on nobody opens a block
 _LINES_ABOVE = 100  # most lines of blanks and comments between an opener and the cursor
 _TO_FIRST_WORDS = re.compile(r"\s*\S[^\n]*")
 
@@ -42,7 +43,7 @@ def stops_for(
     """
     head = _suffix_head(suffix, rest)
     block = None
-    if inside == "code" and not rest.strip():
+    if inside == "code" and not rest.strip() and position.column < _LONG_LINE:
         block = _block_at(lines, position, language)
     if block is None:
         return Stops(max_tokens=max_tokens_line, end_of_line=True, suffix_head=head)

@@ -116,6 +116,8 @@ class SyntaxTree:
     def inside(self, position: Position) -> Inside:
         """What the cursor stands in: right after a line comment still the comment, after a string code."""
         line = self._document.lines[position.line]
+        if len(line) > MAX_LINE:
+            return "code"  # to look at such a line would take longer than to complete in it
         if self.tree is not None:
             inside, doubtful = self._at(self.tree, position)
             if not doubtful or self._at(self.tree, Position(position.line, 0))[0] != "code":

@@ -127,7 +127,6 @@ class WorkerBackend:
         crashes = 0
         try:
             where = endpoint(self._settings)
-            self._become(State("loading", "starting the worker"))
             while True:
                 health = await self._health(where)
                 if health is None:
@@ -135,6 +134,7 @@ class WorkerBackend:
                     if crashes >= CRASHES:
                         return self._become(State("failed", _crash_message(where), can_restart=True))
                     if self._process is None:
+                        self._become(State("loading", "starting the worker"))
                         self._process = where.spawn()
                 elif await self._decide(where, health):
                     return None

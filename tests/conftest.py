@@ -1,0 +1,57 @@
+"""Hypothesis profiles, and one user's processes for the whole run.
+
+`HYPOTHESIS_PROFILE=nightly python -m pytest` runs each property 20 times longer.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("ci", max_examples=1000, deadline=None)
+settings.register_profile("nightly", max_examples=20000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+FIMBLE = str(Path(sys.executable).with_name("fimble"))
+
+
+def user(folder: Path) -> dict[str, str]:
+    """The environment of a user whose state and sockets lie in `folder`."""
+    (folder / "run").mkdir(mode=0o700)
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    return {**kept, "XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": str(folder / "run")}
+
+
+def stop_workers(env: dict[str, str]) -> None:
+    """Ends the starter's worker of that user, on either transport."""
+    for transport in ("unix", "tcp"):
+        subprocess.run([FIMBLE, "worker", "stop", "--transport", transport], env=env, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One user for the whole run: whoever needs a worker shares this one's."""
+    env = user(tmp_path_factory.mktemp("user"))
+    yield env
+    stop_workers(env)
+
+
+@pytest.fixture
+def fresh_state(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A user of this test's own, with no worker yet."""
+    env = user(tmp_path)
+    yield env
+    stop_workers(env)
+
+
+@pytest.fixture
+def as_user(state: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process acts as the session's user."""
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, state[name])

@@ -1,0 +1,246 @@
+"""The engine over the real starter: cached answers equal uncached ones, and nobody waits for who has gone."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference.engine import Engine, Ticket
+from inference.models.transformers_model import common_prefix
+from inference.weights import Loaded, load
+from inference.wire import End, Failure, FimRequest, Piece, Sampling, Stops
+
+PREFIX = """import json
+
+
+def read_lines(path):
+    with open(path) as f:
+        return [line.strip() for line in f]
+
+
+def read_json(path):"""
+SUFFIX = """
+
+def write_json(path, value):
+    with open(path, "w") as f:
+        json.dump(value, f)
+"""
+
+Message = Piece | End | Failure
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return load("starter", "cpu", "auto", lambda _stage, _share: None)
+
+
+@pytest.fixture
+def engine(loaded: Loaded) -> Iterator[Engine]:
+    loaded.model.forget()
+    engine = Engine(loaded.model, loaded.tokens, loaded.markers)
+    yield engine
+    engine.close()
+
+
+class Answer:
+    """One request's messages, collected as they come."""
+
+    def __init__(self, engine: Engine, request: FimRequest):
+        self.messages: queue.Queue[Message] = queue.Queue()
+        self.n = request.n
+        self.seen: list[Message] = []
+        self.ticket: Ticket = engine.submit(request, self.messages.put)
+
+    def next(self) -> Message:
+        message = self.messages.get(timeout=60)
+        self.seen.append(message)
+        return message
+
+    def ends(self) -> list[End]:
+        ends = [m for m in self.seen if isinstance(m, End)]
+        while len(ends) < self.n:
+            message = self.next()
+            assert not isinstance(message, Failure), message
+            if isinstance(message, End):
+                ends.append(message)
+        return sorted(ends, key=lambda e: e.choice)
+
+    def text(self, choice: int = 0) -> str:
+        self.ends()
+        return "".join(m.text for m in self.seen if isinstance(m, Piece) and m.choice == choice)
+
+
+def ask(typed: str = "\n    with op", **more: Any) -> FimRequest:
+    stops = more.pop("stops", Stops(max_tokens=32, dedent_below=1))
+    return FimRequest(PREFIX, SUFFIX, typed, stops, **more)
+
+
+def test_it_completes_what_the_file_suggests(engine: Engine) -> None:
+    answer = Answer(engine, ask())
+    assert answer.text().startswith("en(path) as f:\n        return json.load(f)")
+    assert answer.ends()[0].reason in ("eos", "dedent", "suffix")
+
+
+def test_a_keystroke_computes_only_what_is_new(engine: Engine) -> None:
+    cold = Answer(engine, ask("\n    wi")).ends()[0]
+    assert cold.reused == 0
+    warm = Answer(engine, ask("\n    with op")).ends()[0]
+    assert warm.prefilled <= 3
+    assert warm.reused + warm.prefilled == warm.prompt
+
+
+def test_an_accepted_suggestion_is_a_hit(engine: Engine) -> None:
+    text = Answer(engine, ask()).text()
+    after = Answer(engine, ask("\n    with op" + text)).ends()[0]
+    assert after.prefilled <= 4
+
+
+def test_warming_computes_the_prompt_and_says_nothing(engine: Engine) -> None:
+    warm = Answer(engine, ask("\n    wi", stops=Stops(max_tokens=0), priority="background"))
+    assert warm.text() == ""
+    assert warm.ends()[0].reason == "tokens"
+    assert Answer(engine, ask()).ends()[0].prefilled <= 3
+
+
+def test_sampled_choices_differ_and_a_seed_repeats_them(engine: Engine) -> None:
+    request = ask(n=3, sampling=Sampling(temperature=1.2, seed=4))
+    first, second = Answer(engine, request), Answer(engine, request)
+    texts = [first.text(i) for i in range(3)]
+    assert len(set(texts)) > 1
+    assert [second.text(i) for i in range(3)] == texts
+
+
+def test_log_probabilities_add_up(engine: Engine) -> None:
+    answer = Answer(engine, ask(top_logprobs=3))
+    answer.ends()
+    pieces = [m for m in answer.seen if isinstance(m, Piece)]
+    assert all(p.logprob <= 0 and len(p.top) == 3 and p.tokens == 1 for p in pieces)
+    assert all(abs(p.top[0][1] - p.logprob) < 1e-5 for p in pieces), "greedy takes the likeliest"
+    assert sum(p.tokens for p in pieces) == answer.ends()[0].decoded
+
+
+def test_a_newer_request_of_the_session_replaces_the_older_one(engine: Engine) -> None:
+    older = Answer(engine, ask(session="s", stops=Stops(max_tokens=500)))
+    older.next()
+    newer = Answer(engine, ask(session="s"))
+    assert older.ends()[0].reason == "superseded"
+    assert newer.ends()[0].reason != "superseded"
+
+
+def test_warming_does_not_replace_a_running_completion(engine: Engine) -> None:
+    running = Answer(engine, ask(session="s"))
+    running.next()
+    Answer(engine, ask("\n    x", session="s", stops=Stops(max_tokens=0), priority="background")).ends()
+    assert running.ends()[0].reason != "superseded"
+
+
+def test_background_work_waits_for_interactive_work(engine: Engine) -> None:
+    long = FimRequest("x = 1\n" * 300, stops=Stops(max_tokens=0), priority="background")
+    background, interactive = Answer(engine, long), Answer(engine, ask())
+    interactive.ends()
+    assert background.messages.empty()
+    assert background.ends()[0].reason == "tokens"
+
+
+def test_a_cancelled_request_frees_the_device_within_a_step(engine: Engine) -> None:
+    answer = Answer(engine, ask(stops=Stops(max_tokens=1000)))
+    answer.next()
+    answer.ticket.cancelled = True
+    assert answer.ends()[0].reason == "cancelled"
+    deadline = time.monotonic() + 5
+    while engine.running and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert engine.running == 0
+    assert answer.ends()[0].decoded < 20
+
+
+def test_a_cancelled_prefill_leaves_its_chunks_as_cache(engine: Engine) -> None:
+    request = FimRequest("value = compute(1)\n" * 200, stops=Stops(max_tokens=1))
+    first = Answer(engine, request)
+    while engine.counts["prefilled"] < 256:
+        time.sleep(0.001)
+    first.ticket.cancelled = True
+    first.ends()
+    assert Answer(engine, request).ends()[0].reused >= 256
+
+
+def test_a_prompt_beyond_the_window_is_refused_with_the_figures(engine: Engine) -> None:
+    answer = Answer(engine, FimRequest("x = 1\n" * 2000))
+    failure = answer.next()
+    assert isinstance(failure, Failure)
+    assert (failure.error, failure.window) == ("too_long", 2048)
+    assert failure.tokens > 2048
+    assert failure.chars_per_token > 1
+
+
+def test_a_full_device_is_said_and_survived(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(loaded.model, loaded.tokens, loaded.markers)
+    with monkeypatch.context() as patched:  # memory can't be filled on demand; the error is the device's own
+
+        def full(_rows: object) -> None:
+            raise torch.OutOfMemoryError("tried to allocate")
+
+        patched.setattr(loaded.model, "forward", full)
+        failure = Answer(engine, ask()).next()
+    assert isinstance(failure, Failure)
+    assert failure.error == "out_of_memory"
+    assert "smaller model" in failure.message
+    assert Answer(engine, ask()).text()
+    engine.close()
+
+
+def test_closing_answers_what_runs(loaded: Loaded) -> None:
+    engine = Engine(loaded.model, loaded.tokens, loaded.markers)
+    answers = [Answer(engine, ask(stops=Stops(max_tokens=1000), n=2)) for _ in range(3)]
+    answers[0].next()
+    engine.close()
+    assert all(end.reason == "cancelled" for answer in answers for end in answer.ends())
+
+
+EDITS = st.lists(
+    st.sampled_from(["a", "(", " ", "\n    ", "return", "é", "漢", "<<", "<<<<", "😀"]), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=8)
+@given(edits=EDITS)
+def test_cached_greedy_answers_equal_uncached_ones(loaded: Loaded, edits: list[str]) -> None:
+    """Typing, deleting and taking back: every answer is what a cold model says, or a near-tie decides it."""
+    engine, typed = Engine(loaded.model, loaded.tokens, loaded.markers), "\n    "
+    try:
+        for edit in edits:
+            typed = typed[: -len(edit)] or "\n" if "<" in edit else typed + edit
+            stops = Stops(max_tokens=6)
+            cached = Answer(engine, ask(typed, stops=stops, top_logprobs=2))
+            cold = Answer(engine, ask(typed, stops=stops, top_logprobs=2, reuse=False))
+            assert_same(cached, cold)
+    finally:
+        engine.close()
+
+
+def assert_same(cached: Answer, cold: Answer) -> None:
+    cached.ends()
+    cold.ends()
+    for one, other in zip(cached.seen, cold.seen, strict=False):
+        if isinstance(one, Piece) and isinstance(other, Piece):
+            if one.top[0][0] != other.top[0][0]:
+                assert other.top[0][1] - other.top[1][1] < 1e-3, "only a near-tie may differ"
+                return
+            assert abs(one.logprob - other.logprob) < 1e-3
+    assert cached.text() == cold.text()
+
+
+@given(st.lists(st.integers(0, 2), max_size=30), st.lists(st.integers(0, 2), max_size=30), st.integers(0, 40))
+def test_the_common_prefix_is_what_counting_gives(a: list[int], b: list[int], limit: int) -> None:
+    count = 0
+    while count < min(len(a), len(b), limit) and a[count] == b[count]:
+        count += 1
+    assert common_prefix(a, b, limit) == count
+    assert common_prefix(a, list(a), len(a)) == len(a)
