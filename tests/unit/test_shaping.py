@@ -36,7 +36,7 @@ def test_shape(text: str, closers: str, rest: str, expected: Shaped | None) -> N
     assert shape(text, closers, rest) == expected
 
 
-BITS = st.sampled_from(list("()[]{}\"'`a ,;") + ["\n", "ab", "\\"])
+BITS = st.sampled_from([*"()[]{}\"'`a ,;", "\n", "ab", "\\"])
 
 
 @given(

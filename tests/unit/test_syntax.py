@@ -278,9 +278,12 @@ def test_until_the_last_slice_the_old_tree_answers() -> None:
 # --- documents without a tree -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_LINE"])
+@pytest.mark.parametrize(
+    ("limit", "by_the_line"),
+    [("MAX_BYTES", "string"), ("MAX_LINE", "code")],  # a line that long is not even looked at
+)
 def test_a_document_above_the_limit_has_no_tree_and_gets_one_when_it_shrinks(
-    limit: str, monkeypatch: pytest.MonkeyPatch
+    limit: str, by_the_line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(syntax, limit, 100)
     document, tree = parsed("python", 'x = "é"')
@@ -292,7 +295,7 @@ def test_a_document_above_the_limit_has_no_tree_and_gets_one_when_it_shrinks(
     assert tree.parse()
     assert tree.tree is None
     assert not tree.stale
-    assert tree.inside(Position(0, len('x = "') + 110)) == "string"
+    assert tree.inside(Position(0, len('x = "') + 110)) == by_the_line
     tree.edit(document.replace(0, 110, ""))
     assert tree.stale
     assert tree.parse()

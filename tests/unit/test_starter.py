@@ -1,0 +1,105 @@
+"""The embedded model's files: proved whole when loaded, and markers that are one token each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import attrs
+import pytest
+
+from inference import starter
+from inference.tokens import DEEPSEEK, NoInfilling, Tokens
+
+
+def copy(folder: Path, *names: str) -> Path:
+    for name in names or starter.SHA256:
+        shutil.copyfile(starter.FOLDER / name, folder / name)
+    return folder
+
+
+def flip_a_byte(file: Path, at: int) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)[0]
+        stream.seek(at)
+        stream.write(bytes([byte ^ 1]))
+
+
+def test_the_embedded_model_is_what_was_shipped() -> None:
+    starter.verify()
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("tokenizer.json", ("config.json", "tokenizer.json")),  # without the weights: they are checked after it
+        (starter.WEIGHTS, tuple(starter.SHA256)),
+    ],
+)
+def test_one_damaged_byte_is_noticed(tmp_path: Path, name: str, needed: tuple[str, ...]) -> None:
+    folder = copy(tmp_path, *needed)
+    flip_a_byte(folder / name, (folder / name).stat().st_size // 2)
+    with pytest.raises(starter.Damaged) as caught:
+        starter.verify(folder)
+    assert str(folder / name) in str(caught.value)
+    assert "is damaged" in str(caught.value)
+    assert "reinstall fimble" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", starter.SHA256)
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    before = list(starter.SHA256)[: list(starter.SHA256).index(name)]
+    folder = copy(tmp_path, *before) if before else tmp_path
+    with pytest.raises(starter.Damaged) as caught:
+        starter.verify(folder)
+    assert f"{folder / name} is missing" in str(caught.value)
+    assert "reinstall fimble" in str(caught.value)
+
+
+def test_a_cut_file_is_damaged(tmp_path: Path) -> None:
+    folder = copy(tmp_path, "config.json", "tokenizer.json")
+    with (folder / "tokenizer.json").open("r+b") as stream:
+        stream.truncate(1000)
+    with pytest.raises(starter.Damaged, match=r"tokenizer\.json is damaged"):
+        starter.verify(folder)
+
+
+def test_each_marker_is_one_token() -> None:
+    markers = Tokens(starter.FOLDER / "tokenizer.json").markers()
+    assert attrs.asdict(markers) == {"bos": 0, "eos": 1, "hole": 2, "begin": 3, "end": 4}
+
+
+def without(folder: Path, *markers: str) -> Path:
+    """The starter's tokenizer, in which `markers` have lost their tokens."""
+    spec = json.loads((starter.FOLDER / "tokenizer.json").read_text("utf-8"))
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in markers]
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(spec), "utf-8")
+    return file
+
+
+def test_a_tokenizer_without_markers_is_refused_and_each_missing_one_named(tmp_path: Path) -> None:
+    missing = (DEEPSEEK.begin, DEEPSEEK.hole, DEEPSEEK.end)
+    with pytest.raises(NoInfilling) as caught:
+        Tokens(without(tmp_path, *missing)).markers()
+    assert all(marker in str(caught.value) for marker in missing)
+    assert DEEPSEEK.bos not in str(caught.value)
+
+
+def test_one_missing_marker_is_enough_to_refuse(tmp_path: Path) -> None:
+    with pytest.raises(NoInfilling) as caught:
+        Tokens(without(tmp_path, DEEPSEEK.hole)).markers()
+    assert DEEPSEEK.hole in str(caught.value)
+    assert DEEPSEEK.begin not in str(caught.value)
+
+
+def test_two_markers_with_one_token_are_refused(tmp_path: Path) -> None:
+    spec = json.loads((starter.FOLDER / "tokenizer.json").read_text("utf-8"))
+    ids = {token["content"]: token["id"] for token in spec["added_tokens"]}
+    next(token for token in spec["added_tokens"] if token["content"] == DEEPSEEK.end)["id"] = ids[DEEPSEEK.hole]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(spec), "utf-8")
+    with pytest.raises(NoInfilling, match="share one token id"):
+        Tokens(file).markers()
