@@ -252,7 +252,7 @@ async def completion(ls: Server, params: types.CompletionParams) -> types.Comple
         detail="fimble",
         documentation=text if "\n" in text else None,
         filter_text=word or None,
-        sort_text="\0",
+        sort_text=" ",  # before every name; Emacs takes no NUL
         text_edit=types.TextEdit(span, text),
     )
     return types.CompletionList(is_incomplete=True, items=[item])

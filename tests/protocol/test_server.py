@@ -294,6 +294,7 @@ def test_a_client_without_inline_completion_gets_it_in_the_menu(state: dict[str,
         answer = await client.request("textDocument/completion", params)
         (item,) = answer["items"]
         assert item["filterText"] == "op"
+        assert "\0" not in json.dumps(item).encode().decode("unicode_escape"), "Emacs takes no NUL"
         assert item["textEdit"]["newText"].startswith("open(path")
         assert item["textEdit"]["range"]["start"] == {"line": PLACE[0], "character": PLACE[1] - 2}
         await client.close()
