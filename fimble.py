@@ -5,18 +5,19 @@ before the installed ones, so both leave the module path before anything is impo
 """
 
 import os
+import site
 import sys
 
 
 def main() -> None:
     """Runs the command line; without arguments the language server on stdio."""
-    here = os.path.dirname(os.path.abspath(__file__))
     foreign = {os.path.abspath(p) for p in os.environ.pop("PYTHONPATH", "").split(os.pathsep)} | {os.getcwd()}
-    sys.path[:] = [p for p in sys.path if os.path.abspath(p) not in foreign - {here}]
+    own = {os.path.dirname(p) for p in map(os.path.abspath, (__file__, os.__file__))}
+    own.update(site.getsitepackages(), [site.getusersitepackages()])  # somebody may stand in one of them
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) not in foreign - own]
     if len(sys.argv) == 1 or sys.argv[1] == "--stdio":
-        from lsp_server.server import (
-            serve_stdio,
-        )  # without typer and rich: this start-up is what the editor waits for
+        # Without typer and rich: this start-up is what the editor waits for.
+        from lsp_server.server import serve_stdio
 
         serve_stdio()
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import secrets
 import stat
 import subprocess
@@ -125,23 +126,23 @@ def endpoint(settings: WorkerSettings) -> Endpoint:
         settings = attrs.evolve(settings, model=str(Path(settings.model).expanduser().resolve()))
     state = Path(platformdirs.user_state_dir("fimble"))
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    name = hashlib.sha256(f"{state}\0{settings.model}".encode()).hexdigest()[:12]
+    # The host's name: a home folder may be shared by several machines, a socket can't be.
+    identity = f"{platform.node()}\0{state}\0{settings.model}"
+    name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = _run_folder(state, name)
     return Endpoint(settings, state, folder / f"{name}.sock", folder / f"{name}.lock", folder / f"{name}.address")
 
 
 def _run_folder(state: Path, name: str) -> Path:
-    """The folder of sockets: the runtime folder of this login if there is one, else below the state folder."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "fimble" if runtime and Path(runtime).is_dir() else state / "run"
+    """The folder of sockets and locks, the same in every session of this user, whatever its environment."""
+    folder = state / "run"
     if os.name != "nt" and len(os.fsencode(folder / f"{name}.sock")) > LONGEST_SOCKET:
-        # Only POSIX gets here: the loopback transport has no socket.
-        folder = Path("/tmp") / f"fimble-{os.getuid()}"
+        folder = Path("/tmp") / f"fimble-{os.getuid()}"  # only POSIX gets here: the loopback transport has no socket
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.lstat()
     if os.name != "nt":
         if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-            raise Unsafe(f"{folder} is not this user's own folder; remove it or set XDG_RUNTIME_DIR")
+            raise Unsafe(f"{folder} is not this user's own folder; remove it or set XDG_STATE_HOME")
         if stat.S_IMODE(found.st_mode) != 0o700:
             folder.chmod(0o700)
     return folder

@@ -54,6 +54,8 @@ class Worker:
 
     def __init__(self, where: Endpoint):
         self._where = where
+        self._published = where.socket if where.settings.uses_unix else where.address
+        self._inode = 0
         self._settings = where.settings
         self._stage, self._progress, self._error = "starting", 0.0, ""
         self._loaded: Loaded | None = None
@@ -85,8 +87,8 @@ class Worker:
         threading.Thread(target=self._load, name="load", daemon=True).start()
         await self._until_idle()
         # Nobody may connect any more before the lock is given up to a successor.
-        self._where.socket.unlink(missing_ok=True)
-        self._where.address.unlink(missing_ok=True)
+        if not self._unreachable():
+            self._published.unlink()
         await runner.cleanup()
         if self._engine:
             self._engine.close()
@@ -104,6 +106,7 @@ class Worker:
             await site.start()
             port = runner.addresses[0][1]
             self._token = where.write_address(port)
+        self._inode = self._published.stat().st_ino
         log.info("listening on %s", where.socket if self._settings.uses_unix else runner.addresses[0])
 
     @web.middleware
@@ -135,10 +138,20 @@ class Worker:
         limit = self._settings.idle_minutes * 60
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(5.0, max(0.05, limit / 10)) if limit else 5.0)
+                await asyncio.wait_for(self._stop.wait(), min(1.0, max(0.05, limit / 10)) if limit else 1.0)
+            if self._unreachable():
+                log.warning("the socket is gone: nobody can reach this worker any more")
+                return
             if self._idle() > (FAILED_STAYS if self._error else limit or float("inf")):
                 log.info("idle for %.0f s", self._idle())
                 return
+
+    def _unreachable(self) -> bool:
+        """Whether the socket or address file was removed or replaced under us (a cleaner of old files, say)."""
+        try:
+            return self._inode != self._published.stat().st_ino
+        except FileNotFoundError:
+            return True
 
     def _idle(self) -> float:
         if (self._engine and self._engine.running) or (self._engine is None and not self._error):

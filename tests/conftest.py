@@ -22,10 +22,9 @@ FIMBLE = str(Path(sys.executable).with_name("fimble"))
 
 
 def user(folder: Path) -> dict[str, str]:
-    """The environment of a user whose state and sockets lie in `folder`."""
-    (folder / "run").mkdir(mode=0o700)
+    """The environment of a user whose state lies in `folder`."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    return {**kept, "XDG_STATE_HOME": str(folder / "state"), "XDG_RUNTIME_DIR": str(folder / "run")}
+    return {**kept, "XDG_STATE_HOME": str(folder)}
 
 
 def stop_workers(env: dict[str, str]) -> None:
@@ -48,10 +47,3 @@ def fresh_state(tmp_path: Path) -> Iterator[dict[str, str]]:
     env = user(tmp_path)
     yield env
     stop_workers(env)
-
-
-@pytest.fixture
-def as_user(state: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process acts as the session's user."""
-    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-        monkeypatch.setenv(name, state[name])

@@ -32,8 +32,7 @@ LONG = attrs.evolve(REQUEST, stops=Stops(max_tokens=1500))
 @pytest.fixture
 def me(fresh_state: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """This process acts as a user who has no worker yet."""
-    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-        monkeypatch.setenv(name, fresh_state[name])
+    monkeypatch.setenv("XDG_STATE_HOME", fresh_state["XDG_STATE_HOME"])
     return fresh_state
 
 
@@ -173,6 +172,26 @@ def test_a_killed_worker_leaves_nothing_that_stops_the_next(me: dict[str, str]) 
     with_backend(WorkerSettings(), body)
 
 
+def test_a_worker_whose_socket_was_removed_makes_room(me: dict[str, str]) -> None:
+    subprocess.run([FIMBLE, "worker", "start"], env=me, check=True, capture_output=True)
+    (old,) = workers(me)
+    endpoint(WorkerSettings()).socket.unlink()
+
+    async def body(backend: WorkerBackend) -> None:
+        assert backend.ready
+        assert backend.ready.pid != old.pid
+
+    with_backend(WorkerSettings(), body)
+
+
+def test_one_user_has_one_worker_whatever_the_session(me: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    here = endpoint(WorkerSettings())
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert endpoint(WorkerSettings()) == here
+    monkeypatch.setattr("platform.node", lambda: "another-machine-with-the-same-home")
+    assert endpoint(WorkerSettings()).socket != here.socket
+
+
 def test_closing_the_stream_frees_the_worker(me: dict[str, str]) -> None:
     async def body(backend: WorkerBackend) -> None:
         stream = backend.fim(LONG)
@@ -274,7 +293,6 @@ def test_a_socket_of_somebody_else_is_not_used(me: dict[str, str], monkeypatch: 
 def test_a_long_state_path_falls_back_to_a_short_private_folder(
     me: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ("long" * 30)))
     where: Endpoint = endpoint(WorkerSettings())
     assert len(os.fsencode(where.socket)) <= 100
