@@ -39,7 +39,8 @@ class TransformersModel:
         self.chunk = 128 if device.type == "cpu" else 512
         self._threads = torch.get_num_threads()
         self._kept: list[CachedSequence] = []
-        self._slices = all(kind == "full_attention" for kind in _layer_kinds(model.config))
+        # Sliding and recurrent layers can't be cut at any token: such sequences are computed anew each time.
+        self.keeps = all(kind == "full_attention" for kind in _layer_kinds(model.config))
 
     def begin(self, ids: list[int], *, reuse: bool) -> CachedSequence:
         """See `Model.begin`."""
@@ -75,7 +76,7 @@ class TransformersModel:
 
     def end(self, sequence: CachedSequence, *, keep: bool) -> None:
         """See `Model.end`."""
-        if not keep or not self._slices or not sequence.computed:
+        if not keep or not self.keeps or not sequence.computed:
             return
         mine, length = sequence.ids, sequence.computed
         self._kept = [
@@ -117,7 +118,6 @@ def _first(cache: DynamicCache, length: int) -> DynamicCache:
 
 
 def _layer_kinds(config: Any) -> list[str]:
-    # Sliding and recurrent layers can't be cut at any token: their sequences are computed anew each time.
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ["full_attention"]
     return ["sliding"] if getattr(text, "sliding_window", None) and not getattr(text, "layer_types", None) else kinds
