@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.1
 """Seconds between looks at a worker that is starting or loading."""
+RETRY = 30.0
+"""Seconds after a failure before requests bring about another try; `restart` tries at once."""
 CRASHES = 2
 """Starts that may end in a crash before the user is told."""
 
@@ -58,6 +61,7 @@ class WorkerBackend:
         self._session: aiohttp.ClientSession | None = None
         self._base = "http://worker"
         self._bringing: asyncio.Task[None] | None = None
+        self._retry_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self.state = State("absent")
 
@@ -67,8 +71,12 @@ class WorkerBackend:
         return self.state.health if self.state.name == "ready" else None
 
     def ensure(self) -> asyncio.Task[None]:
-        """Finds or starts the worker in the background; the task ends when it is ready or has failed."""
-        if self._bringing is None or self._bringing.done():
+        """Finds or starts the worker in the background; the task ends when it is ready or has failed.
+
+        After a failure nothing is tried for `RETRY` seconds, however many keystrokes ask.
+        """
+        fresh_failure = self.state.name == "failed" and time.monotonic() < self._retry_at
+        if self._bringing is None or (self._bringing.done() and not fresh_failure):
             self._bringing = asyncio.create_task(self._bring_up())
         return self._bringing
 
@@ -114,6 +122,7 @@ class WorkerBackend:
         """Replaces the worker, whatever its state."""
         if self._bringing:
             self._bringing.cancel()
+            self._bringing = None
         await self.stop()
         await self.ensure()
 
@@ -215,6 +224,8 @@ class WorkerBackend:
             await asyncio.sleep(POLL)
 
     def _become(self, state: State) -> None:
+        if state.name == "failed":
+            self._retry_at = time.monotonic() + RETRY
         if state != self.state:
             self.state = state
             self._on_state(state)

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from inference import starter, wire
 from inference.endpoint import Endpoint, Unsafe, WorkerSettings, endpoint
 from inference.version import VERSION
 from inference.wire import End, FimRequest, Health, Piece, Stops
-from lsp_server.backends.worker import Lost, Refused, State, WorkerBackend
+from lsp_server.backends.worker import CRASHES, Lost, Refused, State, WorkerBackend
 from tests.conftest import FIMBLE
 
 REQUEST = FimRequest("def add(a, b):\n", "\n\nprint(add(1, 2))\n", "    ret", Stops(end_of_line=True))
@@ -249,6 +250,28 @@ def test_a_missing_model_is_a_clear_error(me: dict[str, str], tmp_path: Path) ->
     settings = WorkerSettings(model=str(tmp_path))
     with_backend(settings, body)
     asyncio.run(WorkerBackend(settings).stop())
+
+
+def test_a_worker_that_dies_at_start_is_said_and_not_tried_at_every_keystroke(
+    me: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[float] = []
+
+    def broken(_: Endpoint) -> list[str]:
+        started.append(time.monotonic())
+        return [sys.executable, "-c", "raise SystemExit('no torch here')"]
+
+    monkeypatch.setattr(Endpoint, "command", broken)
+
+    async def body(backend: WorkerBackend) -> None:
+        assert backend.state.name == "failed"
+        assert "no torch here" in backend.state.message
+        assert len(started) == CRASHES
+        for _ in range(50):
+            await backend.ensure()
+        assert len(started) == CRASHES
+
+    with_backend(WorkerSettings(), body)
 
 
 def test_a_worker_of_an_older_version_is_replaced(me: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
