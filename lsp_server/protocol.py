@@ -14,6 +14,7 @@ from cattrs import Converter
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 from pygls.protocol import LanguageServerProtocol, default_converter
+from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
 from pygls.protocol.language_server import lsp_method
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,12 @@ def strict_converter() -> Converter:
             return value if wanted is kind else wanted(value)  # enums derive from their kind of value
 
         converter.register_structure_hook(kind, hook)
+
+    def as_sent(message: Any, kind: Any) -> Any:
+        return kind(**message)  # pygls would make named tuples of the objects in it
+
+    for kind in (JsonRPCNotification, JsonRPCRequestMessage):
+        converter.register_structure_hook(kind, as_sent)
 
     for kind in (str, int, bool):
         exactly(kind)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -332,6 +333,36 @@ def test_while_the_model_loads_requests_get_null_at_once_and_progress_is_shown(f
         assert took < 30, f"loading took {took:.1f} s"
 
     drive(body, fresh_state, ready=False)
+
+
+def test_where_the_cursor_rests_the_worker_is_warmed(state: dict[str, str]) -> None:
+    async def body(client: LspClient) -> None:
+        text = "".join(f"value_{i} = {i} * factor\n" for i in range(60)) + CODE
+        client.open(URI, "python", text)
+        place = {"line": PLACE[0] + 60, "character": PLACE[1]}
+        stale = {"textDocument": {"uri": URI, "version": 7}, "position": place}
+        prefilled, ended = await counted(state, "fimble_prefilled_total"), await counted(state, "fimble_ends_total")
+        client.notify("fimble/cursor", stale)
+        client.notify("fimble/cursor", {**stale, "textDocument": {"uri": URI, "version": 1}})
+        while await counted(state, "fimble_ends_total") == ended:
+            await asyncio.sleep(0.05)
+        warmed = await counted(state, "fimble_prefilled_total")
+        assert warmed - prefilled > 400
+        assert await client.inline(URI, place["line"], place["character"])
+        assert await counted(state, "fimble_prefilled_total") - warmed <= 3
+
+    drive(body, state)
+
+
+async def counted(env: dict[str, str], name: str) -> float:
+    """One of the worker's figures, summed over its labels."""
+    (socket,) = (Path(env["XDG_STATE_HOME"]) / "fimble" / "run").glob("*.sock")
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
+        session.get("http://worker/metrics") as response,
+    ):
+        text = await response.text()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
 def test_a_killed_worker_costs_one_answer_and_comes_back_by_itself(fresh_state: dict[str, str]) -> None:
