@@ -7,15 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import report, sources
 from benchmarks.cache_check import Answer as Checked
 from benchmarks.cache_check import Pair, judge
 from benchmarks.healing import tasks
+from benchmarks.keystrokes import Options, row, sample
+from benchmarks.player import Asked
 from benchmarks.typing_script import Answer, Script, Step, offset, position
-from inference.wire import End
+from inference import starter
+from inference.tokens import Tokens
+from inference.wire import End, FimRequest, Timing
+from lsp_server.completion import Trace
 from lsp_server.documents import Document
 
 CODE = Path(sources.__file__).read_text("utf-8")
@@ -53,6 +58,7 @@ def test_typing_a_script_gives_the_file_again(text: str, seed: int, keystrokes: 
     assert play(script, answers)[0] == text
 
 
+@settings(max_examples=100)
 @given(st.integers(0, 200), st.integers(8, 80), st.data())
 def test_so_does_typing_real_code(seed: int, keystrokes: int, answers: st.DataObject) -> None:
     script = Script(CODE, str(seed), keystrokes, before=300, after=300)
@@ -176,6 +182,34 @@ def test_one_excused_answer_in_two_hundred_passes() -> None:
     close = Pair(checked((("x", -0.700), ("y", -0.701))), checked((("y", -0.700), ("x", -0.701))))
     assert judge([same] * 199 + [close]).passed
     assert not judge([same] * 150 + [close]).passed
+
+
+def asked(outcome: str, prepare: float, first: float, prefilled: int, answer: str | None) -> Asked:
+    end = End("line", prompt=1200, reused=1200 - prefilled, prefilled=prefilled, decoded=4, timing=Timing(0, first, 90))
+    trace = Trace("1", "file:///a", 2, outcome, FimRequest("a"), end, prepare_ms=prepare)
+    return Asked("a.py", "insert", "file:///a", 2, 100, {"insertText": answer} if answer else None, trace)
+
+
+def test_a_row_counts_what_was_not_superseded() -> None:
+    made = [asked("shown", 2, 50, 1, "x"), asked("empty", 4, 60, 3, None), asked("superseded", 1, 1, 900, None)]
+    made.append(Asked("a.py", "insert", "file:///a", 3))  # superseded before it began
+    figures = row(made, Tokens(starter.FOLDER / "tokenizer.json"))
+    assert (figures["requests"], figures["superseded"], figures["shown"]) == (4, 2, 0.5)
+    assert figures["first token, ms"]["p50"] == 58
+    assert figures["server overhead, ms"]["p50"] == 10
+    assert figures["prefilled tokens"]["mean"] == 2
+    assert figures["cache hits"] == round(2396 / 2400, 4)
+    assert figures["large prompts"] == 0
+
+
+def test_an_answer_is_checked_after_the_one_before_it() -> None:
+    made = [asked("shown", 1, 1, 1, str(i)) for i in range(6)]
+    for i, one in enumerate(made):
+        assert one.trace
+        one.trace.request, one.file = FimRequest(str(i)), "a.py" if i < 3 else "b.py"
+    options = Options(keystrokes=6, files=[], check=6, seed=1, cache=Path(), offline=True)
+    pairs = [(before and before.prefix, request.prefix) for before, request in sample(made, options)]
+    assert pairs == [(None, "0"), ("0", "1"), ("1", "2"), (None, "3"), ("3", "4"), ("4", "5")]
 
 
 def test_percentiles_lie_between_neighbours() -> None:
