@@ -269,7 +269,7 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def main(
-    keystrokes: Annotated[int, typer.Option(help="requests a row, about")] = 100,
+    keystrokes: Annotated[int, typer.Option(help="requests a row, about")] = 80,
     files: Annotated[list[str] | None, typer.Option(help="names of files, as in benchmarks/sources.py")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     check_: Annotated[int, typer.Option("--check", help="answers compared with and without the cache")] = 60,

@@ -16,6 +16,8 @@ from typing import Any
 from inference.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pygls", "tree-sitter")
+THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Variables that decide how torch's threads behave, and so belong to the command."""
 MOST_BYTES = 50_000
 """Of a result that is committed as evidence."""
 
@@ -41,8 +43,9 @@ def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
 def header(module: str) -> dict[str, Any]:
     """The command as it was typed (of absolute paths only the name), the date, the machine and the versions."""
     arguments = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    chosen = [f"{name}={os.environ[name]}" for name in THREADING if name in os.environ]
     return {
-        "command": " ".join(["python -m", module, *arguments]),
+        "command": " ".join([*chosen, "python -m", module, *arguments]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": _cpu(),
