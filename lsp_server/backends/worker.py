@@ -253,12 +253,12 @@ def _older(a: str, b: str) -> bool:
 def _mismatch(health: Health) -> str:
     if health.version != VERSION:
         return (
-            f"a newer worker (fimble {health.version}, this server is {VERSION}) is running; restart the editor so "
-            "that it starts the new server, or restart the worker"
+            f"restart the editor: a newer worker (fimble {health.version}) is running, this server is {VERSION}; "
+            "or restart the worker"
         )
     return (
-        f"the worker for {health.model} was started with other settings (it runs on {health.device or '?'} in "
-        f"{health.dtype or '?'}); restart it to use this editor's"
+        f"restart the worker: it was started with other settings ({health.model} on {health.device or '?'} in "
+        f"{health.dtype or '?'}) than this editor's"
     )
 
 
