@@ -269,10 +269,10 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def main(
-    keystrokes: Annotated[int, typer.Option(help="requests a row, about")] = 80,
+    keystrokes: Annotated[int, typer.Option(help="requests a row, about")] = 70,
     files: Annotated[list[str] | None, typer.Option(help="names of files, as in benchmarks/sources.py")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
-    check_: Annotated[int, typer.Option("--check", help="answers compared with and without the cache")] = 60,
+    check_: Annotated[int, typer.Option("--check", help="answers compared with and without the cache")] = 50,
     seed: Annotated[int, typer.Option(help="of the typing and the sample")] = 1,
     quick: Annotated[bool, typer.Option(help="two files and few keys: does it work at all?")] = False,
     offline: Annotated[bool, typer.Option(help="only this project's own files")] = False,
