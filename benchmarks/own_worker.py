@@ -11,6 +11,9 @@ from pathlib import Path
 from inference.endpoint import WorkerSettings, endpoint
 from lsp_server.backends.worker import State, WorkerBackend
 
+SETTINGS = WorkerSettings(idle_minutes=5)
+"""A benchmark that is killed leaves its worker behind for no longer than this."""
+
 
 class NoWorker(Exception):
     """The worker could not be brought up; the message says why."""
@@ -31,7 +34,7 @@ def own_state() -> Generator[Path, None, None]:
 
 
 @contextlib.asynccontextmanager
-async def worker(settings: WorkerSettings | None = None) -> AsyncGenerator[WorkerBackend, None]:
+async def worker(settings: WorkerSettings = SETTINGS) -> AsyncGenerator[WorkerBackend, None]:
     """A loaded worker, stopped at the end if it was started here. Raises `NoWorker`."""
     last = State("absent")
 
@@ -39,7 +42,7 @@ async def worker(settings: WorkerSettings | None = None) -> AsyncGenerator[Worke
         nonlocal last
         last = state
 
-    backend = WorkerBackend(settings or WorkerSettings(), follow)
+    backend = WorkerBackend(settings, follow)
     found = await backend.look()
     try:
         await backend.ensure()
@@ -52,8 +55,8 @@ async def worker(settings: WorkerSettings | None = None) -> AsyncGenerator[Worke
         await backend.close()
 
 
-def complaints(settings: WorkerSettings | None = None) -> list[str]:
+def complaints(settings: WorkerSettings = SETTINGS) -> list[str]:
     """Lines of the worker's log that tell of trouble."""
-    log = endpoint(settings or WorkerSettings()).log
+    log = endpoint(settings).log
     lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []
     return [line for line in lines if " WARNING " in line or " ERROR " in line or line.startswith("Traceback")]
