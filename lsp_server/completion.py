@@ -94,6 +94,7 @@ class Session:
         self.tree = SyntaxTree(self.language, document)
         self.set_layout(layout)
         self.running: asyncio.Task[Any] | None = None
+        self.chars_per_token = 0.0  # this document's own, once a prompt of it was too long
         self._parsing: asyncio.TimerHandle | None = None
 
     def set_layout(self, layout: Literal["anchored", "psm"]) -> None:
@@ -138,7 +139,6 @@ class Completer:
     def __init__(self, backend: Backend, settings: Settings, on_trace: Callable[[Trace], None] | None = None):
         self.backend, self.settings, self.on_trace = backend, settings, on_trace or ignore
         self._numbers = itertools.count(1)
-        self._chars_per_token = 0.0  # corrected by a prompt that was too long
 
     async def complete(self, session: Session, cursor: Position) -> Completion | None:
         """The completion at `cursor`, or None: nothing to say, superseded, or no worker yet."""
@@ -163,7 +163,7 @@ class Completer:
         """Computes the prompt at a resting cursor in the background, so that the next keystroke is a cache hit."""
         if session.running or not self._serves(session):
             return
-        hole = session.anchor.cut(session.document, cursor, self._budget(), resting=True)
+        hole = session.anchor.cut(session.document, cursor, self._budget(session), resting=True)
         request = self._request(session, hole, Stops(max_tokens=0), "background")
         with contextlib.suppress(Refused, Lost):
             async for _ in self.backend.fim(request):
@@ -209,13 +209,13 @@ class Completer:
             request = trace.request
             assert request
             length = len(request.prefix) + len(request.suffix) + len(request.typed)
-            self._chars_per_token = 0.9 * length / error.failure.tokens
+            session.chars_per_token = 0.9 * length / error.failure.tokens
             session.anchor.release()
             return await self._stream(session, cursor, trace, began)
 
     async def _stream(self, session: Session, cursor: Position, trace: Trace, began: float) -> Completion | None:
         document = session.document
-        hole = session.anchor.cut(document, cursor, self._budget())
+        hole = session.anchor.cut(document, cursor, self._budget(session))
         request = self._request(session, hole, self._stops(session, hole), "interactive", trace.id)
         trace.request, trace.prepare_ms = request, _ms(began)
         text = ""
@@ -261,11 +261,11 @@ class Completer:
             reuse=self.settings.prefix_cache,
         )
 
-    def _budget(self) -> Budget:
+    def _budget(self, session: Session) -> Budget:
         """The window in characters, from the measured characters a token."""
         settings, health = self.settings, self.backend.ready
         assert health
-        chars = self._chars_per_token or health.chars_per_token
+        chars = session.chars_per_token or health.chars_per_token
         room = health.window - settings.block_tokens - 4 * TYPED_TOKENS
         share = min(1.0, max(0.1, room / (settings.prefix_tokens + settings.suffix_tokens)))
         return Budget(

@@ -354,6 +354,20 @@ def test_where_the_cursor_rests_the_worker_is_warmed(state: dict[str, str]) -> N
     drive(body, state)
 
 
+def test_one_dense_file_does_not_shrink_what_is_seen_of_the_others(state: dict[str, str]) -> None:
+    async def body(client: LspClient) -> None:
+        client.open("file:///w/dense.py", "python", "7391;5182;\n" * 900)
+        await client.inline("file:///w/dense.py", 450, 0)
+        dense = await client.until("fimble/trace", lambda t: t["uri"].endswith("dense.py"))
+        assert dense["outcome"] != "too_long", "a prompt that is too long is cut again"
+        client.open(URI, "python", "value = compute(first, second)\n" * 300)
+        await client.inline(URI, 150, 0)
+        normal = await client.until("fimble/trace", lambda t: t["uri"] == URI)
+        assert len(normal["request"]["prefix"]) > 1.5 * len(dense["request"]["prefix"])
+
+    drive(body, state, {"trace": True})
+
+
 async def counted(env: dict[str, str], name: str) -> float:
     """One of the worker's figures, summed over its labels."""
     (socket,) = (Path(env["XDG_STATE_HOME"]) / "fimble" / "run").glob("*.sock")
