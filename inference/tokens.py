@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
-from cachetools import LRUCache
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import PreTokenizer
 
+from inference.lines import Lines, independent
 from inference.vocabulary import Vocabulary, token_bytes
 from inference.wire import FimRequest
 
@@ -71,7 +72,10 @@ class Prompt:
 
 
 class Tokens:
-    """One model's tokenizer, seen as this project needs it. Not thread-safe: the engine's thread owns it."""
+    """One model's tokenizer, seen as this project needs it. Not thread-safe: the engine's thread owns it.
+
+    `by_line` says whether its lines are independent, so that a keystroke costs as little in a long file as in a short.
+    """
 
     def __init__(self, file: Path):
         """Reads a `tokenizer.json`. Raises `FileNotFoundError`, `ValueError` (not byte-level BPE)."""
@@ -82,7 +86,10 @@ class Tokens:
         spec["truncation"] = spec["padding"] = spec["post_processor"] = None
         self._tokenizer = Tokenizer.from_str(json.dumps(spec))
         self.vocabulary = Vocabulary(token_bytes(spec, hidden=set(self._control.values())))
-        self._cache: LRUCache[str, list[int]] = LRUCache(maxsize=64)
+        literals = [str(token["content"]) for token in spec["added_tokens"]]
+        # The pieces too: the vocabulary may hold a token across a line break that no sample brings out.
+        self.by_line = independent(self._spelled_pieces, literals) and independent(self._ids, literals)
+        self._lines = Lines(self._ids, self.by_line)
         self._characters = self._tokens = 0
         self.encode(Path(__file__).read_text("utf-8"))  # the first measure of characters a token
 
@@ -110,21 +117,19 @@ class Tokens:
 
     @property
     def chars_per_token(self) -> float:
-        """Measured over all text encoded so far."""
+        """Measured over all text encoded so far, however often it came and whether or not its ids were remembered."""
         return self._characters / max(1, self._tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, in which marker strings are ordinary characters; no lone surrogates (see `clean`)."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        self._characters += len(text)
-        self._tokens += len(ids)
+        """Ids of `text`, in which marker strings are ordinary characters; lone surrogates count as U+FFFD."""
+        ids = self._ids(text)
+        self._measure(len(text), len(ids))
         return ids
 
     def encode_stable(self, text: str) -> list[int]:
-        """`encode` for text that comes again with the next keystroke: a prefix or a suffix."""
-        ids = self._cache.get(text)
-        if ids is None:
-            ids = self._cache[text] = self.encode(text)
+        """`encode` for text that comes again with the next keystroke, a little changed."""
+        ids: list[int] = []
+        self._append(ids, text)
         return ids
 
     def decode(self, ids: Sequence[int]) -> bytes:
@@ -133,38 +138,61 @@ class Tokens:
 
     def prompt(self, request: FimRequest, markers: Markers) -> Prompt:
         """`bos begin prefix hole suffix end typed`, less what is held back before the cursor."""
-        prefix, typed, held = clean(request.prefix), clean(request.typed), b""
-        tail: list[int] = []
-        if typed:
-            tail, held = self._held_back(typed) if request.heal else (self.encode(typed), b"")
-            before = self.encode_stable(prefix)
-        elif request.heal:
-            before, held = self._held_back(prefix)
+        ids, held = [markers.bos, markers.begin], b""
+        if request.heal and not request.typed:
+            held = self._append_healed(ids, request.prefix)
         else:
-            before = self.encode_stable(prefix)
-        after = self.encode_stable(clean(request.suffix))
-        return Prompt([markers.bos, markers.begin, *before, markers.hole, *after, markers.end, *tail], held)
+            self._append(ids, request.prefix)
+        ids.append(markers.hole)
+        self._append(ids, request.suffix)
+        ids.append(markers.end)
+        if request.heal and request.typed:
+            held = self._append_healed(ids, request.typed)
+        else:
+            self._append(ids, request.typed)
+        return Prompt(ids, held)
 
-    def _held_back(self, text: str) -> tuple[list[int], bytes]:
-        """Ids of `text` without its unfinished last piece, and the bytes of that piece.
+    def _append_healed(self, ids: list[int], text: str) -> bytes:
+        """Appends the ids of `text` without its unfinished last piece; returns the bytes of that piece.
 
         The piece is the tokenizer's own last pre-token (a word with its leading space, a run of spaces, a run of
         punctuation): whatever is typed next, the tokens before it stay as they are.
         """
-        line = text[text.rfind("\n") + 1 :][-4 * LONGEST_PIECE :]
-        if not line:
-            return self.encode_stable(text), b""
-        pieces = self._tokenizer.pre_tokenizer.pre_tokenize_str(line)  # pyright: ignore
-        start: int = pieces[-1][1][0]
-        if len(line) - start <= LONGEST_PIECE:
-            kept = text[: len(text) - len(line) + start]
-            return self.encode_stable(kept), line[start:].encode()
-        ids = self.encode(text)
-        return ids[:-1], self.vocabulary.bytes_of(ids[-1])
+        last, held = clean(text[text.rfind("\n") + 1 :]), ""
+        if near := last[-4 * LONGEST_PIECE :]:
+            held = near[self._pieces(near)[-1][1][0] :]
+        if len(held) <= LONGEST_PIECE:
+            self._append(ids, text, last.removesuffix(held))
+            return held.encode()
+        self._append(ids, text)
+        return self.vocabulary.bytes_of(ids.pop())
+
+    def _append(self, ids: list[int], text: str, last: str | None = None) -> None:
+        before = len(ids)
+        self._lines.append(ids, text, last)
+        self._measure(len(text), len(ids) - before)
+
+    def _measure(self, characters: int, tokens: int) -> None:
+        self._characters += characters
+        self._tokens += tokens
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(clean(text), add_special_tokens=False).ids
+
+    def _pieces(self, text: str) -> list[tuple[str, tuple[int, int]]]:
+        """The pre-tokens of `text`, in the byte alphabet, and from where to where they stand in it."""
+        splitter = cast(PreTokenizer | None, self._tokenizer.pre_tokenizer)
+        return splitter.pre_tokenize_str(text) if splitter else [(text, (0, len(text)))]
+
+    def _spelled_pieces(self, text: str) -> list[str]:
+        return [piece for piece, _ in self._pieces(text)]
 
 
 def clean(text: str) -> str:
-    """`text` with lone surrogates, which no tokenizer takes, as U+FFFD; its length in code points stays the same."""
+    """`text` with lone surrogates, which no tokenizer takes, as U+FFFD; lines stay lines.
+
+    Its length in code points stays the same, unless the two halves of a pair stand beside each other.
+    """
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
