@@ -1,7 +1,8 @@
 """The step loop: one thread that owns the model and advances everybody's completions one forward at a time.
 
-Each turn: take what was submitted and cancelled, choose rows (decode steps of all, then one chunk of the newest
-prompt; background work only when nothing else runs), one forward, publish. Cancelled work stops at the next turn.
+Each turn: take what was submitted and cancelled, choose rows (decode steps of all with their drafts, then one chunk of
+the newest prompt; background work only when nothing else runs), one forward, publish. Cancelled work stops at the next
+turn.
 """
 
 from __future__ import annotations
@@ -11,69 +12,47 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
+from inference.decoding import ENDED_BEFORE, Decoding
+from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
 from inference.models import Model
-from inference.sampling import choose, likeliest
+from inference.prefix_cache import OutOfSlots
 from inference.stops import Stopper
 from inference.tokens import Markers, NoInfilling, Tokens
-from inference.wire import End, EndReason, Failure, FimRequest, Piece, Timing
+from inference.wire import End, EndReason, Failure, FimRequest
 
 log = logging.getLogger(__name__)
-
-Sink = Callable[[Piece | End | Failure], None]
-"""Takes a request's pieces, then one `End` a choice, or one `Failure`. Called from the engine's thread."""
-
-
-@attrs.define(eq=False)
-class Ticket:
-    """A submitted request. `cancelled` may be set by any thread; the engine looks at it between forwards."""
-
-    request: FimRequest
-    sink: Sink
-    submitted: float = attrs.field(factory=time.perf_counter)
-    cancelled: bool = False
-
-
-@attrs.define(eq=False)
-class Choice:
-    """One of the n answers of a request, from its prompt to its end."""
-
-    ticket: Ticket
-    index: int
-    sequence: Any
-    prompt: int  # tokens
-    held: bytes  # what the next tokens must spell out before text begins
-    stopper: Stopper
-    generator: torch.Generator | None
-    decoder: codecs.IncrementalDecoder = attrs.field(factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
-    prefilled: int = 0
-    decoded: int = 0
-    started: float = attrs.field(factory=time.perf_counter)
-    first_token: float = 0.0
-    unsent: tuple[float, int] = (0.0, 0)  # log-probability and number of tokens whose text is not certain yet
-
-    @property
-    def to_compute(self) -> int:
-        return len(self.sequence.ids) - self.sequence.computed
 
 
 class Engine:
     """Serves `FimRequest`s over one model. `submit` and `close` may be called from any thread."""
 
-    def __init__(self, model: Model[Any], tokens: Tokens, markers: Markers | None, no_infilling: str = ""):
+    def __init__(
+        self,
+        model: Model[Any],
+        tokens: Tokens,
+        markers: Markers | None,
+        no_infilling: str = "",
+        *,
+        drafts: bool = True,
+    ):
+        """`drafts`: verify guesses, several tokens a forward; False to measure what that brings."""
         self._model, self._tokens, self._markers, self._no_infilling = model, tokens, markers, no_infilling
+        self._drafts = Drafts() if drafts and model.cuts else None
+        self._costs = Costs()
+        self._decoding = Decoding(tokens, model.device, model.window)
         self._inbox: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._choices: list[Choice] = []
-        self._masks: dict[bytes, Tensor] = {}
         self.counts: Counter[str] = Counter()
+        self.step_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -81,6 +60,10 @@ class Engine:
     def running(self) -> int:
         """Choices in hand and requests that wait."""
         return len(self._choices) + len(self._inbox)
+
+    def figures(self) -> dict[str, int]:
+        """Of this moment, for `/metrics`: the queue, and what the prefix cache holds."""
+        return {"queued": len(self._inbox)} | self._model.figures()
 
     def submit(self, request: FimRequest, sink: Sink) -> Ticket:
         """Queues a request; its answers go to `sink`. Cancel by `ticket.cancelled = True`."""
@@ -108,8 +91,8 @@ class Engine:
             self._drop_cancelled()
             for ticket in arrived:
                 self._admit(ticket)
-            if rows := self._rows():
-                self._turn(rows)
+            if choices := self._chosen():
+                self._turn(choices)
         for choice in list(self._choices):
             self._end(choice, "cancelled")
 
@@ -121,16 +104,16 @@ class Engine:
         request = ticket.request
         self._replace_older(request)
         if ticket.cancelled:
-            return self._publish(ticket, End("cancelled"))
+            return ticket.publish(End("cancelled"))
         try:
             choices = self._begin(ticket)
         except NoInfilling as error:
-            self._publish(ticket, Failure("no_infilling", str(error)))
+            ticket.publish(Failure("no_infilling", str(error)))
         except TooLong as error:
-            self._publish(ticket, error.failure)
+            ticket.publish(error.failure)
         except Exception as error:  # the request fails, the engine lives on
             log.exception("request %s could not begin", request.id)
-            self._publish(ticket, Failure("failed", f"the worker could not begin this request: {error}"))
+            ticket.publish(Failure("failed", f"the worker could not begin this request: {error}"))
         else:
             self._choices += choices
             self.counts["requests"] += 1
@@ -168,31 +151,57 @@ class Engine:
             generator.manual_seed(request.sampling.seed + index)
         return generator
 
-    def _rows(self) -> list[tuple[Choice, int]]:
-        """What the next forward computes: (choice, tokens)."""
+    def _chosen(self) -> list[tuple[Choice, int]]:
+        """What the next forward computes, drafts aside: (choice, tokens)."""
         wanted = [c for c in self._choices if c.ticket.request.priority == "interactive"] or self._choices[-1:]
         rows = [(choice, 1) for choice in wanted if choice.to_compute == 1]
         prompts = [choice for choice in wanted if choice.to_compute > 1]
         if prompts:
             newest = prompts[-1]
-            rows.append((newest, min(newest.to_compute, self._model.chunk)))
+            most = self._model.chunk if rows or len(self._choices) > 1 or self._inbox else self._model.longest_chunk
+            rows.append((newest, min(newest.to_compute, most)))
         return rows
 
-    def _turn(self, rows: list[tuple[Choice, int]]) -> None:
+    def _turn(self, chosen: list[tuple[Choice, int]]) -> None:
+        rows = [self._row(choice, count, len(chosen)) for choice, count in chosen]
+        began = time.perf_counter()
         try:
-            logits = self._model.forward([(choice.sequence, count) for choice, count in rows])
-            self.counts["steps"] += 1
-            for (choice, count), row in zip(rows, logits, strict=True):
-                self._advance(choice, count, row)
-        except torch.OutOfMemoryError:
-            self._fail(rows, Failure("out_of_memory", self._memory_advice()))
-            self._model.forget()
-        except Exception as error:  # these requests fail, the engine lives on
-            log.exception("a forward failed")
-            self._fail(rows, Failure("failed", f"the model failed: {error}"))
+            logits = self._model.forward(rows)
+        except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
+            return self._fail([choice for choice, _ in chosen], error)
+        self.counts["steps"] += 1
+        self.step_seconds += time.perf_counter() - began
+        self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
+        at = 0
+        for (choice, count), (_, _, outputs) in zip(chosen, rows, strict=True):
+            try:
+                self._advance(choice, count, logits[at : at + outputs])
+            except Exception as error:  # noqa: BLE001  as above
+                self._fail([choice], error)
+            at += outputs
+
+    def _row(self, choice: Choice, count: int, others: int) -> tuple[Any, int, int]:
+        """A sequence, its tokens to compute, and after how many of them logits are wanted; appends a draft."""
+        sequence, stops = choice.sequence, choice.ticket.request.stops
+        choice.draft = None
+        shared = choice.decoded == 0 and choice.ticket.request.n > 1  # its logits serve all choices
+        if self._drafts is None or count < choice.to_compute or stops.max_tokens == 0 or shared or others > 2:
+            return sequence, count, 1
+        room = min(stops.max_tokens - choice.decoded, self._model.window - len(sequence.ids)) - 1
+        choice.context += packed(sequence.ids[len(choice.context) // WIDTH :])
+        draft = self._drafts.propose(choice.ticket.request.session, choice.context, room)
+        length = self._costs.best(self._drafts.rate(draft.origin), len(draft.ids)) if draft else 0
+        if not draft or not length:
+            return sequence, count, 1
+        choice.draft = Draft(draft.ids[:length], draft.origin)
+        sequence.ids += choice.draft.ids
+        self.counts["drafted"] += length
+        return sequence, count + length, 1 + length
 
     def _advance(self, choice: Choice, count: int, logits: Tensor) -> None:
-        if choice.sequence.computed <= choice.prompt:
+        """Takes what a forward of `count` tokens and the choice's draft gave: logits [1 + draft, vocab]."""
+        drafted = choice.draft.ids if choice.draft else []
+        if choice.sequence.computed - len(drafted) <= choice.prompt:
             choice.prefilled += count
             self.counts["prefilled"] += count
         if choice.to_compute:
@@ -201,8 +210,27 @@ class Engine:
         if request.stops.max_tokens == 0:
             return self._end(choice, "tokens")
         if choice.index == 0 and choice.decoded == 0:
-            self._fork(choice, logits)
-        self._decode(choice, logits)
+            self._fork(choice, logits[0])
+        self._verify(choice, drafted, logits)
+
+    def _verify(self, choice: Choice, drafted: list[int], logits: Tensor) -> None:
+        """Decodes along the draft for as long as it says what the model says."""
+        known = len(choice.sequence.ids) - len(drafted)
+        accepted, reason = 0, None
+        for row in logits:
+            token, reason = self._decoding.take(choice, row)
+            self.counts["decoded"] += 1
+            if reason or accepted == len(drafted) or token != drafted[accepted]:
+                self._model.cut(choice.sequence, known + accepted)
+                if reason not in ENDED_BEFORE:
+                    choice.sequence.ids.append(token)
+                break
+            accepted += 1
+        self.counts["accepted"] += accepted
+        if choice.draft and self._drafts:
+            self._drafts.learn(choice.draft.origin, accepted, int(accepted < len(drafted) and reason is None))
+        if reason:
+            self._end(choice, reason)
 
     def _fork(self, first: Choice, logits: Tensor) -> None:
         """The other answers of the request begin where the shared prompt ends."""
@@ -215,109 +243,42 @@ class Engine:
                 stopper=Stopper(request.stops),
                 generator=self._generator(request, index),
                 decoder=codecs.getincrementaldecoder("utf-8")("replace"),
+                context=bytearray(),
                 prefilled=0,
             )
             self._choices.append(other)
-            self._decode(other, logits)
-
-    def _decode(self, choice: Choice, logits: Tensor) -> None:
-        """Takes the next token from the logits and publishes the text that it makes certain."""
-        request = choice.ticket.request
-        allowed = self._mask(choice.held) if choice.held else None
-        token, logprob = choose(logits, request.sampling, allowed, choice.generator)
-        choice.decoded += 1
-        self.counts["decoded"] += 1
-        if choice.decoded == 1:
-            choice.first_token = time.perf_counter()
-        spelled = self._tokens.vocabulary.bytes_of(token)
-        ended = not spelled  # eos, or another control token where text should be
-        text = "" if ended else self._new_text(choice, spelled)
-        certain = choice.stopper.feed(text) if text else ""
-        choice.unsent = (choice.unsent[0] + logprob, choice.unsent[1] + 1)
-        if certain or request.top_logprobs:
-            top = self._likeliest(logits, request.top_logprobs, allowed)
-            self._publish(choice.ticket, Piece(certain, *choice.unsent, choice.index, top))
-            choice.unsent = (0.0, 0)
-        if choice.stopper.reason:
-            return self._end(choice, choice.stopper.reason)
-        if ended:
-            return self._end(choice, "eos")
-        choice.sequence.ids.append(token)
-        if choice.decoded >= request.stops.max_tokens:
-            return self._end(choice, "tokens")
-        if len(choice.sequence.ids) >= self._model.window:
-            return self._end(choice, "window")
-
-    def _new_text(self, choice: Choice, spelled: bytes) -> str:
-        """What a token adds after the cursor: nothing while it only spells out what was held back."""
-        held = choice.held
-        choice.held = held[len(spelled) :]
-        return choice.decoder.decode(spelled[len(held) :])
-
-    def _mask(self, held: bytes) -> Tensor:
-        mask = self._masks.get(held)
-        if mask is None:
-            if len(self._masks) >= 256:
-                self._masks.clear()
-            ids = self._tokens.vocabulary.agreeing(held)
-            mask = self._masks[held] = torch.tensor(ids, device=self._model.device)
-        return mask
-
-    def _likeliest(self, logits: Tensor, count: int, allowed: Tensor | None) -> tuple[tuple[str, float], ...]:
-        if count == 0:
-            return ()
-        spelled = self._tokens.vocabulary.bytes_of
-        return tuple((spelled(i).decode("utf-8", "replace"), p) for i, p in likeliest(logits, count, allowed))
+            self._verify(other, [], logits[None])
 
     def _end(self, choice: Choice, reason: EndReason) -> None:
-        ticket = choice.ticket
-        if rest := choice.stopper.finish(reason):
-            self._publish(ticket, Piece(rest, *choice.unsent, choice.index))
         self._choices.remove(choice)
-        self._model.end(choice.sequence, keep=ticket.request.reuse)
-        now = time.perf_counter()
-        timing = Timing(
-            queued=_ms(choice.started - ticket.submitted),
-            first_token=_ms(choice.first_token - ticket.submitted) if choice.first_token else 0.0,
-            total=_ms(now - ticket.submitted),
-        )
+        request, ids = choice.ticket.request, choice.sequence.ids
+        if self._drafts:
+            self._drafts.remember(request.session, ids, len(ids) - choice.prompt)
+        self._model.end(choice.sequence, keep=request.reuse)
         self.counts[f"end_{reason}"] += 1
-        reused = choice.sequence.reused if choice.index == 0 else choice.prompt
-        counts = (choice.prompt, reused, choice.prefilled, choice.decoded)
-        unborn = range(1, ticket.request.n) if choice.decoded == 0 else range(0)
-        for index in (choice.index, *unborn):
-            self._publish(ticket, End(reason, *counts, timing, index))
+        choice.end(reason)
 
-    def _fail(self, rows: list[tuple[Choice, int]], failure: Failure) -> None:
-        tickets = {id(choice.ticket): choice.ticket for choice, _ in rows}
+    def _fail(self, choices: list[Choice], error: Exception) -> None:
+        """Ends the requests of these choices with an error that says what to do."""
+        if isinstance(error, torch.OutOfMemoryError | OutOfSlots):
+            log.warning("out of memory: %s", error)
+            failure = Failure("out_of_memory", self._memory_advice(error))
+        else:
+            log.error("a forward failed", exc_info=error)
+            failure = Failure("failed", f"the model failed: {error}")
+        tickets = {id(choice.ticket): choice.ticket for choice in choices}
         for choice in [c for c in self._choices if id(c.ticket) in tickets]:
             self._choices.remove(choice)
             self._model.end(choice.sequence, keep=False)
         for ticket in tickets.values():
-            self._publish(ticket, failure)
+            ticket.publish(failure)
+        if failure.error == "out_of_memory":
+            self._model.forget()
 
-    def _publish(self, ticket: Ticket, message: Piece | End | Failure) -> None:
-        try:
-            ticket.sink(message)
-        except Exception:  # a reader that went away must not stop the others
-            log.exception("publishing to request %s failed", ticket.request.id)
-            ticket.cancelled = True
-
-    def _memory_advice(self) -> str:
+    def _memory_advice(self, error: Exception) -> str:
+        if isinstance(error, OutOfSlots):
+            return str(error)
         return (
             f"out of memory on {self._model.device} ({self._model.dtype}); the prefix cache was dropped. "
             "Close other programs on the device, shorten the context, or choose a smaller model or dtype"
         )
-
-
-class TooLong(Exception):
-    """The prompt and the tokens asked for exceed the window."""
-
-    def __init__(self, tokens: int, asked: int, window: int, chars_per_token: float):
-        message = f"the prompt has {tokens} tokens and asks for {asked} more; the window holds {window}"
-        super().__init__(message)
-        self.failure = Failure("too_long", message, tokens, window, round(chars_per_token, 3))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -19,7 +19,19 @@ COUNTERS = {
     "reused": "Prompt tokens found in the prefix cache.",
     "prefilled": "Prompt tokens computed.",
     "decoded": "Tokens generated.",
+    "drafted": "Tokens guessed ahead and verified.",
+    "accepted": "Guessed tokens that were right.",
     "steps": "Forwards of the model.",
+}
+
+
+FIGURES = {
+    "queued": "Requests that wait to begin.",
+    "slots": "Tokens that the KV pool can hold.",
+    "slots_held": "Tokens in the prefix cache.",
+    "slots_free": "Slots that hold nothing.",
+    "evicted": "Tokens given up for others since the start.",
+    "sequences": "Sequences whose KV is kept.",
 }
 
 
@@ -33,6 +45,12 @@ class _Figures:
         counts: Mapping[str, int] = self._engine.counts if self._engine else {}
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(f"fimble_{name}", text, value=counts.get(name, 0))
+        seconds = self._engine.step_seconds if self._engine else 0.0
+        yield CounterMetricFamily(
+            "fimble_step_seconds", "Time in forwards; over fimble_steps, the mean.", value=seconds
+        )
+        for name, value in self._engine.figures().items() if self._engine else ():
+            yield GaugeMetricFamily(f"fimble_{name}", FIGURES.get(name, name), value=value)
         ends = CounterMetricFamily("fimble_ends", "Completions by the reason for their end.", labels=["reason"])
         for name, value in list(counts.items()):
             if name.startswith("end_"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +14,19 @@ from inference import starter
 from inference.tokens import Markers, NoInfilling, Tokens
 
 if TYPE_CHECKING:
-    from inference.models.transformers_model import TransformersModel
+    import torch
+
+    from inference.checkpoint import Source
+    from inference.models import Model
+    from inference.models.deepseek_v2_config import Config
+    from inference.models.paged_model import PagedModel
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = {"cpu": 256 * 2**20, "cuda": 8 * 2**30}
+"""Of KV at most: of the starter 24,000 tokens on a CPU, of DeepSeek-Coder-V2-Lite 270,000 on a GPU."""
+SPARED = 0.25
+"""Share of a device's free memory that the KV cache leaves to activations."""
 
 Progress = Callable[[str, float], None]
 """Called with a stage in words and the share done, 0 to 1."""
@@ -26,7 +40,7 @@ class ModelNotFound(Exception):
 class Loaded:
     """Everything the engine needs. `markers` is None for a model that cannot infill; `no_infilling` says why."""
 
-    model: TransformersModel
+    model: Model[Any]
     tokens: Tokens
     markers: Markers | None
     no_infilling: str = ""
@@ -35,8 +49,9 @@ class Loaded:
 def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     """Loads `name` ("starter", a folder, or a hub id that is in the cache).
 
-    `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16 or float16.
-    Raises `ModelNotFound`, `starter.Damaged`, `ValueError` (unknown device or dtype, unsupported tokenizer).
+    `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16, float16 or int8 (weights).
+    Raises `ModelNotFound`, `starter.Damaged`, `checkpoint.Unreadable`, `ValueError` (unknown device or dtype,
+    unsupported tokenizer).
     """
     progress("checking the model's files", 0.05)
     folder = starter.FOLDER if name == "starter" else find(name)
@@ -49,25 +64,72 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     except NoInfilling as error:
         markers, why = None, str(error)
     progress("importing torch", 0.15)
-    import torch
+    from inference.models.deepseek_v2_config import Unsupported, config
 
     place = _device(device)
     kind = _dtype(dtype, place, name)
-    progress("importing transformers", 0.35)
-    from transformers.utils import logging as transformers_logging
-
-    from inference.models.transformers_model import TransformersModel
-
-    transformers_logging.disable_progress_bar()
-    progress("loading the weights", 0.7)
-    model, window = _starter(place, kind) if name == "starter" else _from_folder(folder, place, kind)
-    loaded = TransformersModel(model, window)
+    fields = cast(dict[str, Any], json.loads((folder / "config.json").read_text("utf-8")))
+    try:
+        shape = config(fields)
+    except Unsupported as reason:
+        log.info("through the transformers library: %s", reason)
+        model = _through_transformers(folder, place, kind, progress)
+    else:
+        window = starter.WINDOW if name == "starter" else shape.max_position_embeddings
+        model = native(shape, _source(folder, place, kind, progress), place, kind, window)
     progress("first run", 0.95)
-    with torch.inference_mode():
-        sequence = loaded.begin([0] * 8, reuse=False)
-        loaded.forward([(sequence, 7)])
-        loaded.forward([(sequence, 1)])
-    return Loaded(loaded, tokens, markers, why)
+    sequence = model.begin([0] * 8, reuse=False)
+    model.forward([(sequence, 7, 1)])
+    model.forward([(sequence, 1, 1)])
+    model.end(sequence, keep=False)
+    return Loaded(model, tokens, markers, why)
+
+
+def native(shape: Config, source: Source, device: str, kind: torch.dtype, window: int) -> PagedModel:
+    """DeepSeek-V2 in this project's own engine. `kind`: int8 or the floats that the source gives."""
+    import torch
+
+    from inference.models.deepseek_v2 import DeepseekV2
+    from inference.models.paged_model import PagedModel
+
+    floats = _computes_in(kind, device)
+    model = DeepseekV2(shape, source, device, window)
+    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 2**62
+    room = min(CACHE_BYTES.get(device.partition(":")[0], 2**30), int(free * (1 - SPARED)))
+    slots = max(1024, room // (shape.num_hidden_layers * shape.latent * floats.itemsize))
+    return PagedModel(model, window, slots, floats, str(kind).removeprefix("torch."))
+
+
+def _source(folder: Path, device: str, kind: torch.dtype, progress: Progress) -> Source:
+    """The folder's tensors; a float checkpoint wanted as int8 is converted once and kept, if the disk has room."""
+    import platformdirs
+    import torch
+
+    from inference.checkpoint import Checkpoint
+    from inference.conversion import NoRoom, converted
+
+    def report(share: float) -> None:
+        progress("loading the weights", 0.35 + 0.6 * share)
+
+    if kind == torch.int8 and folder != starter.FOLDER:
+        try:
+            cache = Path(platformdirs.user_cache_dir("fimble")) / "int8"
+            folder = converted(
+                folder, cache, lambda share: progress("converting the weights to int8", 0.2 + 0.15 * share)
+            )
+        except (NoRoom, OSError) as error:
+            log.warning("the int8 form is not kept: %s", error)
+    floats = _computes_in(kind, device)
+    return Checkpoint(folder, device, floats, int8=kind == torch.int8, dequantise=kind != torch.int8, progress=report)
+
+
+def _computes_in(kind: torch.dtype, device: str) -> torch.dtype:
+    """The type of activations and latents."""
+    import torch
+
+    if kind != torch.int8:
+        return kind
+    return torch.float32 if device == "cpu" else torch.bfloat16
 
 
 def find(name: str) -> Path:
@@ -89,22 +151,22 @@ def find(name: str) -> Path:
     return folder
 
 
-def _starter(device: str, dtype: Any) -> tuple[Any, int]:
-    from transformers.models.deepseek_v2 import DeepseekV2Config, DeepseekV2ForCausalLM
+def _through_transformers(folder: Path, device: str, dtype: torch.dtype, progress: Progress) -> Model[Any]:
+    import torch
 
-    config = cast(Any, DeepseekV2Config).from_pretrained(starter.FOLDER)
-    model = cast(Any, DeepseekV2ForCausalLM).from_pretrained(
-        None, config=config, state_dict=starter.state_dict(), dtype=dtype
-    )
-    return model.to(device), starter.WINDOW
-
-
-def _from_folder(folder: Path, device: str, dtype: Any) -> tuple[Any, int]:
+    if dtype == torch.int8:
+        raise ValueError("dtype int8 is for DeepSeek-V2 models; use auto, float32, bfloat16 or float16 with this one")
+    progress("importing transformers", 0.35)
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    from inference.models.transformers_model import TransformersModel
+
+    transformers_logging.disable_progress_bar()
+    progress("loading the weights", 0.7)
     model = cast(Any, AutoModelForCausalLM).from_pretrained(folder, dtype=dtype, local_files_only=True)
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", 4096)
-    return model.to(device), int(limit)
+    return TransformersModel(model.to(device), int(limit))
 
 
 def _device(wanted: str) -> str:
@@ -122,12 +184,12 @@ def _device(wanted: str) -> str:
         raise ValueError(f"unknown device {wanted!r}; use auto, cpu, cuda, cuda:N or mps") from None
 
 
-def _dtype(wanted: str, device: str, name: str) -> Any:
+def _dtype(wanted: str, device: str, name: str) -> torch.dtype:
     import torch
 
     if wanted == "auto":
-        return torch.float32 if device == "cpu" and name == "starter" else torch.bfloat16
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return torch.int8 if device == "cpu" and name == "starter" else torch.bfloat16
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
     if wanted not in kinds:
         raise ValueError(f"unknown dtype {wanted!r}; use auto, {', '.join(kinds)}")
     return kinds[wanted]

@@ -131,8 +131,9 @@ class Worker:
             self._error = str(error) or type(error).__name__
 
     def _report(self, stage: str, progress: float) -> None:
-        self._stage, self._progress = stage, progress
-        log.info("%s (%.0f %%, %.1f s)", stage, progress * 100, time.monotonic() - self._started)
+        news, self._stage, self._progress = stage != self._stage, stage, progress
+        if news:
+            log.info("%s (%.0f %%, %.1f s)", stage, progress * 100, time.monotonic() - self._started)
 
     async def _until_idle(self) -> None:
         limit = self._settings.idle_minutes * 60

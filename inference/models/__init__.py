@@ -29,9 +29,13 @@ class Model(Protocol[S]):
     window: int
     """Most tokens of a sequence."""
     chunk: int
-    """Most prompt tokens worth computing in one forward while somebody may want to cancel."""
+    """Most prompt tokens of one forward while others wait."""
+    longest_chunk: int
+    """Most prompt tokens of one forward when nobody does: what a cancellation may have to wait for."""
     device: str
     dtype: str
+    cuts: bool
+    """Whether `cut` works, and with it drafts."""
 
     def begin(self, ids: list[int], *, reuse: bool) -> S:
         """A new sequence over `ids`. At least one token is left to compute, even on a full hit."""
@@ -41,8 +45,16 @@ class Model(Protocol[S]):
         """A second continuation of the same tokens, sharing what is computed."""
         ...
 
-    def forward(self, rows: list[tuple[S, int]]) -> Tensor:
-        """Computes the next n tokens of each (sequence, n); float32 logits after the last of each, [rows, vocab]."""
+    def forward(self, rows: list[tuple[S, int, int]]) -> Tensor:
+        """Computes the next n tokens of each (sequence, n, outputs).
+
+        Returns float32 logits after each sequence's last `outputs` of them, [sum of outputs, vocab]. Raises
+        `torch.OutOfMemoryError` or `OutOfSlots` and then leaves the sequences as they were.
+        """
+        ...
+
+    def cut(self, sequence: S, length: int) -> None:
+        """Takes back a sequence's tokens beyond the first `length`: drafts that were wrong."""
         ...
 
     def end(self, sequence: S, *, keep: bool) -> None:
@@ -50,5 +62,9 @@ class Model(Protocol[S]):
         ...
 
     def forget(self) -> None:
-        """Drops every cached token (out of memory, or a test)."""
+        """Drops every cached token that no running sequence needs (out of memory, or a test)."""
+        ...
+
+    def figures(self) -> dict[str, int]:
+        """For `/metrics`: what the prefix cache holds, by name."""
         ...

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from inference.prefix_cache import common_prefix
+
 KEPT = 8
 """Finished sequences whose KV is kept, the least recently used given up first."""
 
@@ -36,11 +38,11 @@ class TransformersModel:
         device = model.device
         self.window, self.device, self.dtype = window, str(device), str(model.dtype).removeprefix("torch.")
         # On a CPU a chunk is the time to a cancellation: 128 tokens of the starter take about 0.1 s on two cores.
-        self.chunk = 128 if device.type == "cpu" else 512
+        self.chunk = self.longest_chunk = 128 if device.type == "cpu" else 512
         self._threads = torch.get_num_threads()
         self._kept: list[CachedSequence] = []
         # Sliding and recurrent layers can't be cut at any token: such sequences are computed anew each time.
-        self.keeps = all(kind == "full_attention" for kind in _layer_kinds(model.config))
+        self.cuts = all(kind == "full_attention" for kind in _layer_kinds(model.config))
 
     def begin(self, ids: list[int], *, reuse: bool) -> CachedSequence:
         """See `Model.begin`."""
@@ -61,22 +63,30 @@ class TransformersModel:
         return CachedSequence(list(sequence.ids), length, length, _first(sequence.cache, length))
 
     @torch.inference_mode()
-    def forward(self, rows: list[tuple[CachedSequence, int]]) -> Tensor:
+    def forward(self, rows: list[tuple[CachedSequence, int, int]]) -> Tensor:
         """See `Model.forward`."""
-        return torch.stack([self._advance(sequence, count) for sequence, count in rows])
+        return torch.cat([self._advance(*row) for row in rows])
 
-    def _advance(self, sequence: CachedSequence, count: int) -> Tensor:
+    def _advance(self, sequence: CachedSequence, count: int, outputs: int) -> Tensor:
         start = sequence.computed
         ids = torch.tensor([sequence.ids[start : start + count]], device=self._model.device)
         # One thread for decode steps: on a busy machine two threads wait for each other many times longer.
         torch.set_num_threads(1 if count == 1 else self._threads)
-        out = cast(Any, self._model)(input_ids=ids, past_key_values=sequence.cache, use_cache=True, logits_to_keep=1)
+        out = cast(Any, self._model)(
+            input_ids=ids, past_key_values=sequence.cache, use_cache=True, logits_to_keep=outputs
+        )
         sequence.computed = start + count
-        return out.logits[0, -1].float()
+        return out.logits[0].float()
+
+    def cut(self, sequence: CachedSequence, length: int) -> None:
+        """See `Model.cut`."""
+        del sequence.ids[length:]
+        if length < sequence.computed:
+            sequence.computed, sequence.cache = length, _first(sequence.cache, length)
 
     def end(self, sequence: CachedSequence, *, keep: bool) -> None:
         """See `Model.end`."""
-        if not keep or not self.keeps or not sequence.computed:
+        if not keep or not self.cuts or not sequence.computed:
             return
         mine, length = sequence.ids, sequence.computed
         self._kept = [
@@ -90,19 +100,9 @@ class TransformersModel:
         """See `Model.forget`."""
         self._kept.clear()
 
-
-def common_prefix(a: list[int], b: list[int], limit: int) -> int:
-    """Length of the longest common prefix of `a` and `b`, at most `limit`; by bisection over C-speed comparisons."""
-    low, high = 0, min(limit, len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+    def figures(self) -> dict[str, int]:
+        """See `Model.figures`."""
+        return {"sequences": len(self._kept), "slots_held": sum(kept.computed for kept in self._kept)}
 
 
 def _first(cache: DynamicCache, length: int) -> DynamicCache:

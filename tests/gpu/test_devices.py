@@ -1,4 +1,6 @@
-"""A model folder on each device: the same logits however they are computed, and an engine that works there.
+"""A model folder of another family, through transformers, on each device.
+
+The same logits however they are computed, and an engine that works there.
 
 The CPU rows run everywhere; the CUDA rows are marked `gpu`.
 """
@@ -11,44 +13,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.models.deepseek_v2 import DeepseekV2Config, DeepseekV2ForCausalLM
+from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
 
 from inference import starter
 from inference.engine import Engine
 from inference.models.transformers_model import TransformersModel
 from inference.weights import Loaded, ModelNotFound, load
 from inference.wire import End, Failure, FimRequest, Piece, Sampling, Stops
+from tests.gpu.devices import DEVICES
 
-CUDA = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(
-            not torch.cuda.is_available(), reason="no CUDA device here; run `pytest -m gpu` where one is"
-        ),
-    ],
-)
-DEVICES = pytest.mark.parametrize("device", ["cpu", CUDA])
-
-# DeepSeek-V2's own features in small: latent attention, one dense layer, experts with a shared one, YaRN.
-CONFIG = DeepseekV2Config(
+# Any family of the transformers library; DeepSeek-V2 has an engine of its own (test_deepseek_v2.py).
+CONFIG = Qwen2Config(
     vocab_size=16384,
     hidden_size=64,
     intermediate_size=128,
-    moe_intermediate_size=32,
     num_hidden_layers=3,
     num_attention_heads=4,
-    num_key_value_heads=4,
-    n_routed_experts=8,
-    n_shared_experts=1,
-    num_experts_per_tok=2,
-    first_k_dense_replace=1,
-    kv_lora_rank=32,
-    q_lora_rank=None,
-    qk_nope_head_dim=16,
-    qk_rope_head_dim=8,
-    v_head_dim=16,
-    head_dim=8,
+    num_key_value_heads=2,
     max_position_embeddings=4096,
     bos_token_id=0,
     eos_token_id=1,
@@ -60,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model folder with random weights and the starter's tokenizer."""
     place = tmp_path_factory.mktemp("model")
     torch.manual_seed(7)
-    DeepseekV2ForCausalLM(CONFIG).save_pretrained(place)
+    Qwen2ForCausalLM(CONFIG).save_pretrained(place)
     shutil.copy(starter.FOLDER / "tokenizer.json", place)
     return place
 
@@ -74,7 +55,7 @@ IDS = torch.randint(10, 16000, (300,), generator=torch.Generator().manual_seed(3
 
 @DEVICES
 def test_logits_are_those_of_transformers_cold_chunked_stepwise_cached_and_forked(folder: Path, device: str) -> None:
-    reference = DeepseekV2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = reference(torch.tensor([IDS])).logits[0]
     model = loaded(folder, device).model
@@ -84,21 +65,21 @@ def test_logits_are_those_of_transformers_cold_chunked_stepwise_cached_and_forke
         return bool(difference < 1e-4)
 
     cold = model.begin(IDS, reuse=False)
-    assert close(model.forward([(cold, 300)])[0], 299)
+    assert close(model.forward([(cold, 300, 1)])[0], 299)
     chunked = model.begin(IDS, reuse=False)
-    chunks = [model.forward([(chunked, min(64, 300 - start))]) for start in range(0, 300, 64)]
+    chunks = [model.forward([(chunked, min(64, 300 - start), 1)]) for start in range(0, 300, 64)]
     assert close(chunks[-1][0], 299)
     model.end(chunked, keep=True)
     for length in (1, 2, 63, 200, 299, 300):
         again = model.begin(IDS[:length], reuse=True)
         assert again.reused == length - 1
-        assert close(model.forward([(again, 1)])[0], length - 1)
+        assert close(model.forward([(again, 1, 1)])[0], length - 1)
     stepwise = model.begin(IDS[:150], reuse=True)
-    model.forward([(stepwise, 1)])
+    model.forward([(stepwise, 1, 1)])
     twin = model.fork(stepwise)
     stepwise.ids.append(IDS[150])
     twin.ids.append(IDS[0])
-    both = model.forward([(twin, 1), (stepwise, 1)])
+    both = model.forward([(twin, 1, 1), (stepwise, 1, 1)])
     assert close(both[1], 150)
     assert not close(both[0], 150)
 
@@ -165,8 +146,8 @@ def test_a_missing_gpu_is_a_clear_error(folder: Path) -> None:
 def test_a_model_whose_cache_cannot_be_cut_is_computed_anew(folder: Path) -> None:
     model = loaded(folder, "cpu").model
     assert isinstance(model, TransformersModel)
-    model.keeps = False
+    model.cuts = False
     sequence = model.begin(IDS, reuse=True)
-    model.forward([(sequence, 300)])
+    model.forward([(sequence, 300, 1)])
     model.end(sequence, keep=True)
     assert model.begin(IDS, reuse=True).reused == 0

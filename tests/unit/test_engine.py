@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import Engine, Ticket
-from inference.models.transformers_model import common_prefix
+from inference.prefix_cache import common_prefix
 from inference.weights import Loaded, load
 from inference.wire import End, Failure, FimRequest, Piece, Sampling, Stops
 

@@ -158,3 +158,12 @@ def test_the_wire_costs_its_readers_no_server_and_no_model(tmp_path: Path) -> No
     heavy = {"torch", "transformers", "tokenizers", "numpy", "aiohttp", "pygls"}
     for module in sorted(SHARED):
         assert loaded_with(module, tmp_path) & heavy == set(), module
+
+
+def test_the_starter_is_loaded_without_transformers(tmp_path: Path) -> None:
+    code = (
+        "import sys; from inference.weights import load; load('starter', 'cpu', 'auto', lambda *_: None); "
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -1,0 +1,96 @@
+"""A request in the engine's hands, and each of its answers from prompt to end."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from inference.drafts import Draft
+from inference.stops import Stopper
+from inference.wire import End, EndReason, Failure, FimRequest, Piece, Timing
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Piece | End | Failure], None]
+"""Takes a request's pieces, then one `End` a choice, or one `Failure`. Called from the engine's thread."""
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """A submitted request. `cancelled` may be set by any thread; the engine looks at it between forwards."""
+
+    request: FimRequest
+    sink: Sink
+    submitted: float = attrs.field(factory=time.perf_counter)
+    cancelled: bool = False
+
+    def publish(self, message: Piece | End | Failure) -> None:
+        """Hands a message to whoever asked."""
+        try:
+            self.sink(message)
+        except Exception:  # a reader that went away must not stop the others
+            log.exception("publishing to request %s failed", self.request.id)
+            self.cancelled = True
+
+
+@attrs.define(eq=False)
+class Choice:
+    """One of the n answers of a request."""
+
+    ticket: Ticket
+    index: int
+    sequence: Any
+    prompt: int  # tokens
+    held: bytes  # what the next tokens must spell out before text begins
+    stopper: Stopper
+    generator: torch.Generator | None
+    decoder: codecs.IncrementalDecoder = attrs.field(factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    prefilled: int = 0
+    decoded: int = 0
+    started: float = attrs.field(factory=time.perf_counter)
+    first_token: float = 0.0
+    unsent: tuple[float, int] = (0.0, 0)  # log-probability and number of tokens whose text is not certain yet
+    context: bytearray = attrs.field(factory=bytearray)  # the tokens so far, as drafts are looked up in them
+    draft: Draft | None = None  # its tokens stand at the end of the sequence's, until the forward in hand
+
+    @property
+    def to_compute(self) -> int:
+        """Tokens whose KV is not there yet."""
+        return len(self.sequence.ids) - self.sequence.computed
+
+    def end(self, reason: EndReason) -> None:
+        """Publishes the rest of the text and the `End`; for choices that were never forked off, theirs too."""
+        ticket, now = self.ticket, time.perf_counter()
+        if rest := self.stopper.finish(reason):
+            ticket.publish(Piece(rest, *self.unsent, self.index))
+        timing = Timing(
+            queued=milliseconds(self.started - ticket.submitted),
+            first_token=milliseconds(self.first_token - ticket.submitted) if self.first_token else 0.0,
+            total=milliseconds(now - ticket.submitted),
+        )
+        reused = self.sequence.reused if self.index == 0 else self.prompt
+        unborn = range(1, ticket.request.n) if self.decoded == 0 else range(0)
+        for index in (self.index, *unborn):
+            ticket.publish(End(reason, self.prompt, reused, self.prefilled, self.decoded, timing, index))
+
+
+class TooLong(Exception):
+    """The prompt and the tokens asked for exceed the window."""
+
+    def __init__(self, tokens: int, asked: int, window: int, chars_per_token: float):
+        message = f"the prompt has {tokens} tokens and asks for {asked} more; the window holds {window}"
+        super().__init__(message)
+        self.failure = Failure("too_long", message, tokens, window, round(chars_per_token, 3))
+
+
+def milliseconds(seconds: float) -> float:
+    """For the wire: rounded to microseconds."""
+    return round(seconds * 1000, 3)

@@ -1,0 +1,76 @@
+"""From a row of logits to a token, the text that it makes certain, and whether the choice ends there."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from inference.choice import Choice
+from inference.sampling import choose, likeliest
+from inference.tokens import Tokens
+from inference.wire import EndReason, Piece
+
+ENDED_BEFORE = ("eos", "line", "lines", "dedent", "suffix")
+"""Ends whose token is no part of the answer, so that no prompt will hold it."""
+MASKS = 256
+"""Healing masks kept."""
+
+
+class Decoding:
+    """What all choices share: the vocabulary, and masks over it by the bytes that must come next."""
+
+    def __init__(self, tokens: Tokens, device: str, window: int):
+        self._vocabulary, self._device, self._window = tokens.vocabulary, device, window
+        self._masks: dict[bytes, Tensor] = {}
+
+    def take(self, choice: Choice, logits: Tensor) -> tuple[int, EndReason | None]:
+        """Takes the next token from `logits`, float32 [vocab], and publishes the text that it makes certain.
+
+        Returns the token, and why the choice ends with it or before it.
+        """
+        request = choice.ticket.request
+        logits = logits[: len(self._vocabulary)]  # a model's table may be padded with ids that spell nothing
+        allowed = self._mask(choice.held) if choice.held else None
+        token, logprob = choose(logits, request.sampling, allowed, choice.generator)
+        choice.decoded += 1
+        if choice.decoded == 1:
+            choice.first_token = time.perf_counter()
+        spelled = self._vocabulary.bytes_of(token)
+        ended = not spelled  # eos, or another control token where text should be
+        text = "" if ended else _new_text(choice, spelled)
+        certain = choice.stopper.feed(text) if text else ""
+        choice.unsent = (choice.unsent[0] + logprob, choice.unsent[1] + 1)
+        if certain or request.top_logprobs:
+            top = self._likeliest(logits, request.top_logprobs, allowed)
+            choice.ticket.publish(Piece(certain, *choice.unsent, choice.index, top))
+            choice.unsent = (0.0, 0)
+        if choice.stopper.reason:
+            return token, choice.stopper.reason
+        if ended:
+            return token, "eos"
+        if choice.decoded >= request.stops.max_tokens:
+            return token, "tokens"
+        return token, "window" if choice.prompt + choice.decoded >= self._window else None
+
+    def _mask(self, held: bytes) -> Tensor:
+        mask = self._masks.get(held)
+        if mask is None:
+            if len(self._masks) >= MASKS:
+                self._masks.clear()
+            mask = self._masks[held] = torch.tensor(self._vocabulary.agreeing(held), device=self._device)
+        return mask
+
+    def _likeliest(self, logits: Tensor, count: int, allowed: Tensor | None) -> tuple[tuple[str, float], ...]:
+        if count == 0:
+            return ()
+        spelled = self._vocabulary.bytes_of
+        return tuple((spelled(i).decode("utf-8", "replace"), p) for i, p in likeliest(logits, count, allowed))
+
+
+def _new_text(choice: Choice, spelled: bytes) -> str:
+    """What a token adds after the cursor: nothing while it only spells out what was held back."""
+    held = choice.held
+    choice.held = held[len(spelled) :]
+    return choice.decoder.decode(spelled[len(held) :])

@@ -1,0 +1,92 @@
+"""Multi-head latent attention (arXiv 2405.04434, section 2.1), and the small pieces around it.
+
+Shapes: n rows, t tokens of the sequence, h heads, c values of a latent, r rotated and d unrotated values of a head,
+v of its output. Keys and latents stand together as [t, c + r].
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations of scripted functions.
+from typing import List, Tuple  # noqa: UP035
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.models.scripted import scripted
+
+
+@scripted
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Each row of `x` over its root mean square, times `weight`."""
+    if x.dtype != torch.float32 or x.is_cuda:
+        return functional.rms_norm(x, weight.shape, weight, eps)
+    # torch's own rms_norm is slow at few rows on a CPU.
+    return (x * x.square().mean([-1], True).add_(eps).rsqrt_()).mul_(weight)
+
+
+@scripted
+def gated(both: Tensor) -> Tensor:
+    """silu(gate) * up of [n, gate and up]."""
+    gate, up = both.chunk(2, -1)
+    return functional.silu(gate).mul_(up)
+
+
+@scripted
+def inward_parts(x: Tensor, rotations: Tensor, heads: int, r: int, c: int) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+    """[n, before | (heads + 1) * r | c] → before, the middle as [n, heads + 1, r] with each pair turned, the last c.
+
+    `rotations`: complex [n, 1, r / 2].
+    """
+    n, middle = x.shape[0], (heads + 1) * r
+    before = x[:, : x.shape[1] - middle - c]
+    pairs = x[:, x.shape[1] - middle - c : x.shape[1] - c].float().reshape(n, heads + 1, r // 2, 2)
+    turned = torch.view_as_real(torch.view_as_complex(pairs) * rotations).view(n, heads + 1, r)
+    return before, turned.to(x.dtype), x[:, x.shape[1] - c :]
+
+
+@scripted
+def absorbed(
+    unrotated: Tensor,
+    rotated: Tensor,
+    key_up: Tensor,
+    value_up: Tensor,
+    parts: List[Tensor],  # noqa: UP006
+    scale: float,
+) -> Tensor:
+    """Attention among latents, their expansion absorbed into queries and outputs.
+
+    Queries [n, h, d] and [n, h, r], W_UK [h, d, c], W_UV [h, c, v], the latents in a few tensors → [n, h * v].
+    """
+    n, h, c = unrotated.shape[0], unrotated.shape[1], key_up.shape[2]
+    low = torch.bmm(unrotated.transpose(0, 1), key_up)  # [h, n, c]
+    queries = torch.cat([low, rotated.transpose(0, 1)], -1).view(h * n, -1).mul_(scale)
+    if len(parts) == 1:
+        scores = torch.mm(queries, parts[0].t())
+    else:
+        scores = torch.cat([torch.mm(queries, part.t()) for part in parts], -1)
+    if n > 1:  # a row sees none of those behind it
+        behind = torch.full([n, n], float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
+        scores.view(h, n, -1)[:, :, scores.shape[1] - n :].add_(behind)
+    shares = torch.softmax(scores, -1, dtype=torch.float32).to(unrotated.dtype)
+    at = parts[0].shape[0]
+    mixed = torch.mm(shares[:, :at], parts[0][:, :c])
+    for part in parts[1:]:
+        mixed.addmm_(shares[:, at : at + part.shape[0]], part[:, :c])
+        at += part.shape[0]
+    return torch.bmm(mixed.view(h, n, c), value_up).transpose(0, 1).reshape(n, -1)
+
+
+def expanded(unrotated: Tensor, rotated: Tensor, expand: Tensor, parts: list[Tensor], v: int, scale: float) -> Tensor:
+    """The same among keys and values expanded from the latents by [h * (d + v), c]: cheaper for many rows."""
+    n, h, d = unrotated.shape
+    c = expand.shape[1]
+    kv = parts[0] if len(parts) == 1 else torch.cat(parts)
+    t = len(kv)
+    both = functional.linear(kv[:, :c], expand).view(t, h, -1)
+    keys = torch.cat([both[..., :d], kv[:, None, c:].expand(t, h, -1)], dim=-1).transpose(0, 1)[None]
+    values = both[..., d:].transpose(0, 1)[None]
+    if padding := keys.shape[-1] - v:  # the fast kernels want one width
+        values = functional.pad(values, (0, padding))
+    queries = torch.cat([unrotated, rotated], dim=-1).transpose(0, 1)[None]
+    mask = None if n == t else torch.ones(n, t, dtype=torch.bool, device=kv.device).tril_(t - n)
+    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=n == t, scale=scale)
+    return out[0, ..., :v].transpose(0, 1).reshape(n, -1)

@@ -1,0 +1,258 @@
+"""DeepSeek-V2 (arXiv 2405.04434) over a pool of latent KV: rows of several sequences in one forward.
+
+Shapes in comments: n rows, t tokens of a sequence, h heads, c kv_lora_rank, r rotated, d unrotated values of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.checkpoint import Int8, Source
+from inference.models.attention import absorbed, expanded, gated, inward_parts, rms_norm
+from inference.models.deepseek_v2_config import Config
+from inference.models.matrices import Matrix, join, matrix, take
+
+EXPANDED_ROWS = {"cpu": 64, "cuda": 171}
+"""From so many rows of a sequence, expanding its latents to keys and values costs less than absorbing the expansion
+into queries and outputs: 576 operations a query and key against 36,864 a key for the starter, 1,536 against 262,144
+for DeepSeek-Coder-V2-Lite, and memory traffic besides."""
+
+
+LATENT_EPS = 1e-6
+"""Of the norms of latents, whatever the config says of the others: as in DeepSeek's own code."""
+
+
+class Context(Protocol):
+    """Where the latents of one sequence's tokens stand in the pool, in order."""
+
+    def parts(self, layer: Tensor) -> list[Tensor]:
+        """Of a layer's [slots, c + r], the sequence's rows: a few tensors, views where memory allows."""
+        ...
+
+
+@attrs.frozen
+class Group:
+    """The rows of one sequence, its newest tokens: `count` rows from row `start` on."""
+
+    start: int
+    count: int
+    outputs: int
+    """Of its rows the last so many are wanted."""
+    context: Context
+
+
+@attrs.frozen
+class Rows:
+    """What one forward computes, on the model's device."""
+
+    ids: Tensor  # int64 [n]
+    positions: Tensor  # int64 [n]
+    slots: Tensor  # int64 [n]
+    groups: list[Group]
+    outputs: Tensor  # int64: the rows whose logits are wanted, of each group the last few
+
+    def last_only(self) -> list[Group]:
+        """The groups reduced to their outputs, one behind the other."""
+        groups: list[Group] = []
+        for group in self.groups:
+            start = groups[-1].start + groups[-1].count if groups else 0
+            groups.append(attrs.evolve(group, start=start, count=group.outputs))
+        return groups
+
+
+@attrs.frozen
+class FeedForward:
+    """down(silu(gate(x)) * up(x))."""
+
+    gate_up: Matrix
+    down: Matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.down(gated(self.gate_up(x)))
+
+
+@attrs.frozen
+class Experts:
+    """Routed experts, `top` of them a token, and the shared ones that every token visits."""
+
+    config: Config
+    router: Tensor  # float32 [experts, hidden]
+    routed: list[FeedForward]
+    shared: FeedForward | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weights, chosen = self.route(x)
+        out = self.shared(x) if self.shared else torch.zeros_like(x)
+        flat = chosen.flatten()
+        order = flat.argsort()
+        tokens, shares, at = order // chosen.shape[1], weights.flatten()[order, None].to(x.dtype), 0
+        for expert, count in enumerate(_counts(flat, len(self.routed))):
+            if count:
+                mine = slice(at, at + count)
+                out.index_add_(0, tokens[mine], self.routed[expert](x[tokens[mine]]) * shares[mine])
+                at += count
+        return out
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares and numbers of each token's experts, [n, top]; in float32, as near-ties must fall alike."""
+        c = self.config
+        scores = functional.linear(x.float(), self.router).softmax(-1)
+        if c.topk_method == "group_limited_greedy":
+            grouped = scores.view(len(x), c.n_group, -1)
+            best = grouped.amax(-1).topk(c.topk_group, dim=-1).indices
+            allowed = torch.zeros_like(grouped[..., 0]).scatter_(1, best, 1.0)
+            scores = (grouped * allowed[..., None]).view_as(scores)
+        shares, chosen = scores.topk(c.num_experts_per_tok, dim=-1)
+        return shares * c.routed_scaling_factor, chosen
+
+
+@attrs.frozen
+class Layer:
+    """One layer's weights. `down` gives [rotated and unrotated queries or their latent | k rotated | latent]."""
+
+    attention_norm: Tensor
+    down: Matrix
+    query_norm: Tensor | None
+    query: Matrix | None  # with q_lora: its latent → [unrotated h*d | rotated h*r]
+    latent_norm: Tensor
+    key_up: Tensor  # [h, d, c], W_UK
+    value_up: Tensor  # [h, c, v], W_UV
+    expand: Tensor  # [h * (d + v), c], both at once
+    output: Matrix
+    feed_norm: Tensor
+    feed: FeedForward | Experts
+
+
+class DeepseekV2:
+    """The weights, and the forward. Thread-safe only for one caller at a time."""
+
+    def __init__(self, config: Config, source: Source, device: str, window: int):
+        """Reads all weights from `source`. `window`: positions to be used, at most the config's."""
+        self.config, self.device = config, device
+        self._source = source
+        self._embedding = source.matrix("model.embed_tokens.weight")
+        head = self._embedding if config.tie_word_embeddings else source.matrix("lm_head.weight")
+        self.layers = [self._layer(i) for i in range(config.num_hidden_layers)]
+        self._norm = source.tensor("model.norm.weight")
+        self._head = matrix(head, self._kind)
+        self.dtype = self._norm.dtype
+        frequencies, magnitude = config.frequencies()
+        angles = torch.arange(window, dtype=torch.float32)[:, None] * frequencies
+        self._rotations = torch.polar(torch.full_like(angles, magnitude), angles).to(device)  # [window, r / 2]
+        self._expanded_rows = EXPANDED_ROWS.get(self._kind, 128)
+        del self._source
+
+    @property
+    def _kind(self) -> str:
+        return self.device.partition(":")[0]
+
+    def _layer(self, i: int) -> Layer:
+        c, source = self.config, self._source
+        name = f"model.layers.{i}."
+        queries = source.matrix(name + f"self_attn.{'q_b_proj' if c.q_lora_rank else 'q_proj'}.weight")
+        queries = take(queries, _unrotated_first(c))
+        latent = source.matrix(name + "self_attn.kv_a_proj_with_mqa.weight")
+        rotated_first = torch.arange(c.latent).roll(c.qk_rope_head_dim)
+        inward = source.matrix(name + "self_attn.q_a_proj.weight") if c.q_lora_rank else queries
+        expand = source.tensor(name + "self_attn.kv_b_proj.weight")
+        up = expand.view(c.num_attention_heads, -1, c.kv_lora_rank)
+        key_up, value_up = up[:, : c.qk_nope_head_dim], up[:, c.qk_nope_head_dim :]
+        return Layer(
+            attention_norm=source.tensor(name + "input_layernorm.weight"),
+            down=matrix(join([inward, take(latent, rotated_first)]), self._kind),
+            query_norm=source.tensor(name + "self_attn.q_a_layernorm.weight") if c.q_lora_rank else None,
+            query=matrix(queries, self._kind) if c.q_lora_rank else None,
+            latent_norm=source.tensor(name + "self_attn.kv_a_layernorm.weight"),
+            key_up=key_up.contiguous(),
+            value_up=value_up.transpose(1, 2).contiguous(),
+            expand=expand,
+            output=matrix(source.matrix(name + "self_attn.o_proj.weight"), self._kind),
+            feed_norm=source.tensor(name + "post_attention_layernorm.weight"),
+            feed=self._dense(name + "mlp.") if c.is_dense(i) else self._experts(name + "mlp."),
+        )
+
+    def _dense(self, name: str) -> FeedForward:
+        parts = [self._source.matrix(f"{name}{part}_proj.weight") for part in ("gate", "up")]
+        return FeedForward(
+            matrix(join(parts), self._kind), matrix(self._source.matrix(name + "down_proj.weight"), self._kind)
+        )
+
+    def _experts(self, name: str) -> Experts:
+        c = self.config
+        return Experts(
+            c,
+            self._source.tensor(name + "gate.weight").float(),
+            [self._dense(f"{name}experts.{e}.") for e in range(c.n_routed_experts)],
+            self._dense(name + "shared_experts.") if c.n_shared_experts else None,
+        )
+
+    @torch.inference_mode()
+    def forward(self, pool: Tensor, rows: Rows) -> Tensor:
+        """Logits, float32 [outputs, vocab]. Writes the rows' latents into `pool` [layers, slots, c + r]."""
+        eps = self.config.rms_norm_eps
+        x = self._embed(rows.ids)
+        rotations = self._rotations[rows.positions][:, None]  # [n, 1, r / 2]
+        last = self.layers[-1]
+        for i, layer in enumerate(self.layers):
+            # Beyond the last layer's latents only the outputs count.
+            wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
+            seen = rms_norm(x, layer.attention_norm, eps)
+            attended = self._attention(layer, seen, pool[i], rows, rotations, wanted)
+            x = (x if wanted is None else x[rows.outputs]) + layer.output(attended)
+            seen = rms_norm(x, layer.feed_norm, eps)
+            x = x + layer.feed(seen)
+        return self._head(rms_norm(x, self._norm, eps)).float()
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        table = self._embedding
+        if isinstance(table, Int8):
+            return (table.values[ids].float() * table.scale[ids, None]).to(self.dtype)
+        return table[ids]
+
+    def _attention(
+        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, wanted: list[Group] | None
+    ) -> Tensor:
+        """[n, hidden] → [n, h * v]; with `wanted` only for the outputs."""
+        c, n = self.config, len(x)
+        h, inward = c.num_attention_heads, layer.down(x)
+        if layer.query is None:
+            unrotated, rotated, latent = inward_parts(inward, rotations, h, c.qk_rope_head_dim, c.kv_lora_rank)
+            key = rotated[:, h]
+            rotated = rotated[:, :h]
+        else:
+            low = rms_norm(inward[:, : c.q_lora_rank], cast(Tensor, layer.query_norm), LATENT_EPS)
+            _, key, latent = inward_parts(inward, rotations, 0, c.qk_rope_head_dim, c.kv_lora_rank)
+            unrotated, rotated, _ = inward_parts(layer.query(low), rotations, h - 1, c.qk_rope_head_dim, 0)
+            key = key[:, 0]
+        latent = rms_norm(latent, layer.latent_norm, LATENT_EPS)
+        pool.index_copy_(0, rows.slots, torch.cat([latent, key], dim=-1).to(pool.dtype))
+        unrotated = unrotated.view(n, h, -1)
+        if wanted is not None:
+            unrotated, rotated, n = unrotated[rows.outputs], rotated[rows.outputs], len(rows.outputs)
+        outputs: list[Tensor] = []
+        for group in wanted or rows.groups:
+            parts = group.context.parts(pool)
+            mine = slice(group.start, group.start + group.count)
+            mine_only = (unrotated, rotated) if group.count == n else (unrotated[mine], rotated[mine])
+            if group.count >= self._expanded_rows:
+                outputs.append(expanded(*mine_only, layer.expand, parts, c.v_head_dim, c.softmax_scale))
+            else:
+                outputs.append(absorbed(*mine_only, layer.key_up, layer.value_up, parts, c.softmax_scale))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _unrotated_first(c: Config) -> Tensor:
+    """Order of a query matrix's outputs that puts all heads' unrotated values before the rotated ones."""
+    d, r = c.qk_nope_head_dim, c.qk_rope_head_dim
+    places = torch.arange(c.num_attention_heads * (d + r)).view(-1, d + r)
+    return torch.cat([places[:, :d].flatten(), places[:, d:].flatten()])
+
+
+def _counts(numbers: Tensor, size: int) -> list[int]:
+    """How often each of 0 … size - 1 occurs."""
+    return cast(Any, torch.bincount(numbers, minlength=size)).tolist()
