@@ -13,7 +13,8 @@ from benchmarks.engine_work import Prompt, common
 
 THREADS = 2
 """Of every engine."""
-FIMBLE, PLAIN, TRANSFORMERS, LLAMA = "fimble", "fimble, no drafts", "transformers generate", "llama.cpp"
+FIMBLE, PLAIN, TRANSFORMERS = "fimble", "fimble, no drafts", "transformers generate"
+LLAMA, FLASH = "llama.cpp", "llama.cpp, flash attention"
 SETTLE = 0.15
 """Seconds for which nothing runs when another engine's turn comes."""
 
@@ -90,10 +91,10 @@ class Transformers:
 class Llama:
     """The stand-in in llama.cpp, given the same ids (each is some row of its embedding)."""
 
-    def __init__(self) -> None:
+    def __init__(self, flash: bool) -> None:
         from benchmarks.llama_standin import LlamaCpp
 
-        self._server = LlamaCpp(THREADS)
+        self._server = LlamaCpp(THREADS, flash)
 
     def complete(self, prompt: Prompt, tokens: int) -> dict[str, float]:
         """See `Contender`."""
@@ -107,7 +108,7 @@ def build(name: str) -> Contender:
     """The engine of that name."""
     if name == TRANSFORMERS:
         return Transformers()
-    return Llama() if name == LLAMA else Fimble(drafts=name == FIMBLE)
+    return Llama(flash=name == FLASH) if name in (LLAMA, FLASH) else Fimble(drafts=name == FIMBLE)
 
 
 class Apart:

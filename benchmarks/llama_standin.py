@@ -89,8 +89,8 @@ def write_model(path: Path, seed: int = 1) -> int:
 class LlamaCpp:
     """llama.cpp's own server, called in this process; one slot, whose prompt stays cached."""
 
-    def __init__(self, threads: int):
-        """`threads`: of prompts and of steps."""
+    def __init__(self, threads: int, flash: bool):
+        """`threads`: of prompts and of steps. `flash`: flash attention, which suits prompts, not steps, on a CPU."""
         module: Any = importlib.import_module("xllamacpp")
         parameters = module.CommonParams()
         with tempfile.TemporaryDirectory(prefix="fimble-") as folder:
@@ -98,10 +98,10 @@ class LlamaCpp:
             write_model(path)
             parameters.model.path = str(path)
             parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
-            parameters.n_batch, parameters.n_ubatch = CONTEXT, BATCH
+            parameters.n_batch, parameters.n_ubatch = CONTEXT, CONTEXT if flash else BATCH
             parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
-            # Without flash attention its steps are a third faster on a CPU, its prompts as fast.
-            parameters.flash_attn_type = module.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            kind = "ENABLED" if flash else "DISABLED"
+            parameters.flash_attn_type = getattr(module.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{kind}")
             parameters.cache_ram_mib = parameters.n_ctx_checkpoints = 0
             parameters.verbosity = -1
             self._server = module.Server(parameters)

@@ -36,12 +36,14 @@ from benchmarks.typing_script import Script
 from benchmarks.typist import EngineBackend, Typist
 from inference.engine import Engine
 from inference.weights import Loaded
-from inference.wire import End, FimRequest, Piece
+from inference.wire import End, FimRequest, Piece, Stops
 from lsp_server.completion import Completer, Trace
 from lsp_server.settings import Settings
 
 CHECKED, CANCELLED, MOST_PATIENCE = 0.05, 0.1, 0.15
 """Share of the answers computed anew, of the requests cancelled, and after how many seconds at most."""
+FILLING = 3000
+"""Characters of each text that fills the cache before the time begins."""
 KEYSTROKES = 30
 """Of each typist in one round."""
 GROWTH = 0.05
@@ -141,7 +143,7 @@ def problems(outcome: Outcome) -> list[str]:
 
 async def soak(loaded: Loaded, files: list[SourceFile], seconds: float, seed: int, progress: Progress) -> Outcome:
     """Types until the time is over."""
-    outcome, chance, began = Outcome(), random.Random(seed), time.monotonic()
+    outcome, chance = Outcome(), random.Random(seed)
     engine = start(loaded)
     backend = Sampling(engine, loaded, chance)
 
@@ -151,6 +153,8 @@ async def soak(loaded: Loaded, files: list[SourceFile], seconds: float, seed: in
     def patience() -> float | None:
         return chance.uniform(0, MOST_PATIENCE) if chance.random() < CANCELLED else None
 
+    await _fill(engine, loaded, files, chance)
+    began = time.monotonic()
     completer = Completer(backend, Settings(), count)
     watching = asyncio.ensure_future(_watch(outcome, began, seconds, progress))
     while time.monotonic() - began < seconds and not outcome.broken:
@@ -167,6 +171,14 @@ async def soak(loaded: Loaded, files: list[SourceFile], seconds: float, seed: in
     watching.cancel()
     engine.close()
     return outcome
+
+
+async def _fill(engine: Engine, loaded: Loaded, files: list[SourceFile], chance: random.Random) -> None:
+    """Fills the pool of KV, whose memory is taken when it is first written."""
+    while not loaded.model.figures().get("evicted", 1):
+        text = chance.choice(files).text
+        at = chance.randrange(max(1, len(text) - FILLING))
+        await asyncio.to_thread(ask, engine, FimRequest(text[at : at + FILLING], stops=Stops(max_tokens=0)))
 
 
 async def _watch(outcome: Outcome, began: float, seconds: float, progress: Progress) -> None:

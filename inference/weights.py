@@ -76,7 +76,7 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
         model = _through_transformers(folder, place, kind, progress)
     else:
         window = starter.WINDOW if name == "starter" else shape.max_position_embeddings
-        model = native(shape, _source(folder, place, kind, progress), place, kind, window)
+        model = native(shape, _source(folder, shape, place, kind, progress), place, kind, window)
     progress("first run", 0.95)
     sequence = model.begin([0] * 8, reuse=False)
     model.forward([(sequence, 7, 1)])
@@ -100,13 +100,17 @@ def native(shape: Config, source: Source, device: str, kind: torch.dtype, window
     return PagedModel(model, window, slots, floats, str(kind).removeprefix("torch."))
 
 
-def _source(folder: Path, device: str, kind: torch.dtype, progress: Progress) -> Source:
-    """The folder's tensors; a float checkpoint wanted as int8 is converted once and kept, if the disk has room."""
+def _source(folder: Path, shape: Config, device: str, kind: torch.dtype, progress: Progress) -> Source:
+    """The folder's tensors; a float checkpoint wanted as int8 is converted once and kept, if the disk has room.
+
+    Raises `Unreadable` before anything is read if one is missing or of another shape.
+    """
     import platformdirs
     import torch
 
     from inference.checkpoint import Checkpoint
     from inference.conversion import NoRoom, converted
+    from inference.random_weights import shapes
 
     def report(share: float) -> None:
         progress("loading the weights", 0.35 + 0.6 * share)
@@ -120,7 +124,10 @@ def _source(folder: Path, device: str, kind: torch.dtype, progress: Progress) ->
         except (NoRoom, OSError) as error:
             log.warning("the int8 form is not kept: %s", error)
     floats = _computes_in(kind, device)
-    return Checkpoint(folder, device, floats, int8=kind == torch.int8, dequantise=kind != torch.int8, progress=report)
+    wanted = kind == torch.int8
+    checkpoint = Checkpoint(folder, device, floats, int8=wanted, dequantise=not wanted, progress=report)
+    checkpoint.require(shapes(shape))
+    return checkpoint
 
 
 def _computes_in(kind: torch.dtype, device: str) -> torch.dtype:

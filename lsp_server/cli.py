@@ -31,7 +31,7 @@ errors = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="starter, a model folder, or a hub id that is in the cache")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (weights of DeepSeek-V2 models)")]
 IdleMinutes = Annotated[float, typer.Option(help="exit after this long without a request; 0: never")]
 Transport = Annotated[str, typer.Option(help="auto, unix or tcp (loopback, with a token)")]
 

@@ -86,7 +86,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "disabledLanguages": ("disabled_languages", _names),
     "model": ("model", _text),
     "device": ("device", _text),
-    "dtype": ("dtype", _one_of("auto", "float32", "bfloat16", "float16")),
+    "dtype": ("dtype", _one_of("auto", "float32", "bfloat16", "float16", "int8")),
     "layout": ("layout", _one_of("anchored", "psm")),
     "healing": ("healing", _boolean),
     "prefixCache": ("prefix_cache", _boolean),

@@ -20,6 +20,8 @@ class PagedSequence:
     lease: Lease
     slots: Slots
     reused: int = 0
+    shares: bool = True
+    """Whether its tokens go into the tree; else it keeps to slots of its own, computed by itself."""
 
     @property
     def computed(self) -> int:
@@ -51,10 +53,12 @@ class PagedModel:
     def begin(self, ids: list[int], *, reuse: bool) -> PagedSequence:
         """See `Model.begin`."""
         lease, slots = self.cache.match(ids, len(ids) - 1 if reuse else 0)
-        return PagedSequence(list(ids), lease, Slots(slots, self.device), len(slots))
+        return PagedSequence(list(ids), lease, Slots(slots, self.device), len(slots), reuse)
 
     def fork(self, sequence: PagedSequence) -> PagedSequence:
         """See `Model.fork`."""
+        if not sequence.shares:
+            return self.begin(sequence.ids, reuse=False)
         self._share(sequence, sequence.computed)
         lease = self.cache.fork(sequence.lease)
         return PagedSequence(list(sequence.ids), lease, Slots(list(sequence.slots.all), self.device), sequence.computed)
@@ -107,7 +111,7 @@ class PagedModel:
 
     def _share(self, sequence: PagedSequence, length: int) -> None:
         """Puts a sequence's first tokens in the tree."""
-        if length <= sequence.lease.length:
+        if length <= sequence.lease.length or not sequence.shares:
             return
         before = sequence.slots.all[:length]
         shared = self.cache.extend(sequence.lease, sequence.ids, before)
@@ -124,8 +128,7 @@ class PagedModel:
         """See `Model.end`."""
         if keep:
             self._share(sequence, sequence.computed)
-        else:
-            self.cache.release(sequence.slots.cut(sequence.lease.length))
+        self.cache.release(sequence.slots.cut(sequence.lease.length))
         self.cache.end(sequence.lease)
 
     def forget(self) -> None:

@@ -135,6 +135,7 @@ def test_logits_are_those_of_transformers_cold_chunked_and_token_by_token(
         assert error(logits, theirs) < ERROR, f"in steps of {size}"
         model.end(chunked, keep=False)
     model.end(cold, keep=True)
+    assert model.cache.held == 0, "what was computed anew is not to be found by others"
     model.check()
 
 

@@ -96,6 +96,13 @@ def test_a_keystroke_computes_only_what_is_new(engine: Engine) -> None:
     assert warm.reused + warm.prefilled == warm.prompt
 
 
+def test_without_reuse_nothing_is_taken_from_the_cache_nor_left_in_it(engine: Engine, loaded: Loaded) -> None:
+    alone = Answer(engine, ask(reuse=False, n=2, sampling=Sampling(temperature=0.5, seed=1)))
+    assert alone.ends()[0].reused == 0
+    assert loaded.model.figures()["slots_held"] == 0
+    assert Answer(engine, ask()).ends()[0].reused == 0
+
+
 def test_an_accepted_suggestion_is_a_hit(engine: Engine) -> None:
     text = Answer(engine, ask()).text()
     after = Answer(engine, ask("\n    with op" + text)).ends()[0]
