@@ -216,10 +216,22 @@ EDITS = st.lists(
 )
 
 
+# In nats. Int8 rounds activations to about 15 bits, so the last bit of a sum may tip a rounding: 0.003 was the most that
+# benchmarks.soak saw.
+ROUNDING = {"float32": 1e-3, "int8": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def by_type(loaded: Loaded) -> dict[str, Loaded]:
+    return {"float32": load("starter", "cpu", "float32", lambda _stage, _share: None), "int8": loaded}
+
+
+@pytest.mark.parametrize("kind", ROUNDING)
 @settings(max_examples=8)
 @given(edits=EDITS)
-def test_cached_greedy_answers_equal_uncached_ones(loaded: Loaded, edits: list[str]) -> None:
+def test_cached_greedy_answers_equal_uncached_ones(by_type: dict[str, Loaded], kind: str, edits: list[str]) -> None:
     """Typing, deleting and taking back: every answer is what a cold model says, or a near-tie decides it."""
+    loaded = by_type[kind]
     engine, typed = Engine(loaded.model, loaded.tokens, loaded.markers), "\n    "
     try:
         for edit in edits:
@@ -227,20 +239,20 @@ def test_cached_greedy_answers_equal_uncached_ones(loaded: Loaded, edits: list[s
             stops = Stops(max_tokens=6)
             cached = Answer(engine, ask(typed, stops=stops, top_logprobs=2))
             cold = Answer(engine, ask(typed, stops=stops, top_logprobs=2, reuse=False))
-            assert_same(cached, cold)
+            assert_same(cached, cold, ROUNDING[kind])
     finally:
         engine.close()
 
 
-def assert_same(cached: Answer, cold: Answer) -> None:
+def assert_same(cached: Answer, cold: Answer, rounding: float) -> None:
     cached.ends()
     cold.ends()
     for one, other in zip(cached.seen, cold.seen, strict=False):
         if isinstance(one, Piece) and isinstance(other, Piece):
             if one.top[0][0] != other.top[0][0]:
-                assert other.top[0][1] - other.top[1][1] < 1e-3, "only a near-tie may differ"
+                assert other.top[0][1] - other.top[1][1] < rounding, "only a near-tie may differ"
                 return
-            assert abs(one.logprob - other.logprob) < 1e-3
+            assert abs(one.logprob - other.logprob) < rounding
     assert cached.text() == cold.text()
 
 
