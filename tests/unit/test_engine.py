@@ -216,8 +216,8 @@ EDITS = st.lists(
 )
 
 
-# In nats. Int8 rounds activations to about 15 bits, so the last bit of a sum may tip a rounding: 0.003 was the most that
-# benchmarks.soak saw.
+# In nats. Int8 rounds activations to about 15 bits, so that the last bit of a sum may tip a rounding:
+# 0.003 was the most that benchmarks.soak saw.
 ROUNDING = {"float32": 1e-3, "int8": 2e-2}
 
 
