@@ -31,6 +31,8 @@ def _compiled(what: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since torch 2.9
         try:
+            # Only the calls are wanted: on a GPU it would also compile kernels of its own, while a request waits.
+            cast(Any, torch)._C._jit_set_texpr_fuser_enabled(False)
             return cast(Any, torch.jit).script(what)
         except Exception:  # noqa: BLE001  whatever a later torch says to this, the function itself will do
             return what
