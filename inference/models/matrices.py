@@ -20,7 +20,7 @@ from inference.models.scripted import scripted_module
 SECOND = 1 / 254
 """What the second digit is worth: what rounding to the first may leave (± 1/2) fills the second (± 127)."""
 PACKED_ROWS = 48
-"""Up to so many rows the packed kernel is the faster one, or close to it (see `prefers_packed`)."""
+"""Up to so many rows the packed kernel is the faster one, or close to it."""
 BLOCK = 256
 """Rows of the large products that are in hand at once, so that intermediate values stay in the processor's cache."""
 TINY = 1e-30

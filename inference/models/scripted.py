@@ -7,11 +7,14 @@ runs the same operations without Python; where a Python or torch has it no longe
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,5 +37,6 @@ def _compiled(what: Any) -> Any:
             # Only the calls are wanted: on a GPU it would also compile kernels of its own, while a request waits.
             cast(Any, torch)._C._jit_set_texpr_fuser_enabled(False)
             return cast(Any, torch.jit).script(what)
-        except Exception:  # noqa: BLE001  whatever a later torch says to this, the function itself will do
+        except Exception as error:  # noqa: BLE001  whatever a later torch says to this, the function itself will do
+            log.warning("%s runs without TorchScript, and slower: %s", what, error)
             return what
