@@ -39,7 +39,8 @@ from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Script
 from benchmarks.typist import EngineBackend, Typist
 from inference.wire import FimRequest
-from lsp_server.completion import Completer, Trace
+from lsp_server.completion import Completer
+from lsp_server.generation import Trace
 from lsp_server.settings import Settings
 
 BLOCK = 10
@@ -97,7 +98,9 @@ def _record(files: list[SourceFile], keystrokes: int, seed: int) -> list[Recorde
 
 async def _type(files: list[SourceFile], keystrokes: int, seed: int) -> list[Recorded]:
     traces: list[Trace] = []
-    completer = Completer(EngineBackend(_inside["engine"], _inside["loaded"]), Settings(), traces.append)
+    completer = Completer(
+        EngineBackend(_inside["engine"], _inside["loaded"]), Settings(completion_cache=False), traces.append
+    )
     for source in files:
         script = Script(source.text, f"{seed} {source.name}", max(4, keystrokes // len(files)))
         text = await Typist(completer, source, script).type()

@@ -14,7 +14,7 @@ from benchmarks.lsp_client import LspClient
 from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Answer, Kind, Step, offset, position
 from inference.wire import converter
-from lsp_server.completion import Trace
+from lsp_server.generation import Trace
 
 SECONDS = 120.0
 """Longest time that an answer may take."""

@@ -37,7 +37,8 @@ from benchmarks.typist import EngineBackend, Typist
 from inference.engine import Engine
 from inference.weights import Loaded
 from inference.wire import End, FimRequest, Piece, Stops
-from lsp_server.completion import Completer, Trace
+from lsp_server.completion import Completer
+from lsp_server.generation import Trace
 from lsp_server.settings import Settings
 
 CHECKED, CANCELLED, MOST_PATIENCE = 0.05, 0.1, 0.15
@@ -155,7 +156,7 @@ async def soak(loaded: Loaded, files: list[SourceFile], seconds: float, seed: in
 
     await _fill(engine, loaded, files, chance)
     began = time.monotonic()
-    completer = Completer(backend, Settings(), count)
+    completer = Completer(backend, Settings(completion_cache=False), count)
     watching = asyncio.ensure_future(_watch(outcome, began, seconds, progress))
     while time.monotonic() - began < seconds and not outcome.broken:
         typists = [

@@ -14,8 +14,9 @@ from inference.version import VERSION
 from inference.weights import Loaded
 from inference.wire import End, Failure, FimRequest, Health, Piece
 from lsp_server.backends.worker import Refused
-from lsp_server.completion import Completer, Completion, Session
+from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
+from lsp_server.session import Session
 
 
 class EngineBackend:

@@ -6,6 +6,7 @@ An edit costs what it touches, never the whole document.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,13 @@ class Document:
         self._anchor = (0, 0)  # a line and the byte where it begins
         self._previous: Edit | None = None
         self.replace(text)
+
+    def copy(self) -> Document:
+        """A document of its own with this text and version; costs a copy of the list of lines."""
+        other = copy.copy(self)
+        other.lines, other.breaks, other._sizes = list(self.lines), list(self.breaks), list(self._sizes)
+        other.closers = list(self.closers)
+        return other
 
     @property
     def end(self) -> Position:

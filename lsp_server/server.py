@@ -15,9 +15,11 @@ from pygls.lsp.server import LanguageServer
 from inference.endpoint import WorkerSettings, endpoint
 from inference.version import VERSION
 from lsp_server.backends.worker import State, WorkerBackend
-from lsp_server.completion import Completer, Completion, Session, Trace, ignore
+from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
+from lsp_server.generation import Trace
 from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
+from lsp_server.session import Session
 from lsp_server.settings import Settings, resolve
 from lsp_server.status import LoadingProgress
 from lsp_server.text import Position
@@ -57,23 +59,24 @@ class Server(LanguageServer):
         for problem in problems:
             self.tell_once(problem, types.MessageType.Warning)
         old, self.settings = self.settings, settings
-        self.completer.settings = settings
         self.completer.on_trace = self.send_trace if settings.trace else ignore
         if settings.layout != old.layout:
             for session in self.sessions.values():
                 session.set_layout(settings.layout)
         if settings.worker != old.worker:
             self.change_worker(settings.worker)
+        if settings != old:
+            self.completer.configure(self.backend, settings)
+            for session in self.sessions.values():
+                session.stop()
+                session.suggestions.clear()
         if settings.enabled:
             self.backend.ensure()
 
     def change_worker(self, wanted: WorkerSettings) -> None:
         """Turns to another worker; the old one lives on for whoever else uses it."""
-        for session in self.sessions.values():
-            session.supersede()
         self.spawn(self.backend.close())
         self.backend = WorkerBackend(wanted, self.worker_state)
-        self.completer.backend = self.backend
 
     def worker_state(self, state: State) -> None:
         """Shows the user what the worker does: progress while it loads, a message when they must act."""

@@ -15,8 +15,10 @@ from inference.endpoint import WorkerSettings, endpoint
 from inference.wire import Health
 from lsp_server import connect
 from lsp_server.backends.worker import State, WorkerBackend
-from lsp_server.completion import Completer, Completion, Session, Trace
+from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
+from lsp_server.generation import Trace
+from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.snippets import SNIPPETS, Snippet
 from lsp_server.text import Position

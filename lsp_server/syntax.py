@@ -75,6 +75,13 @@ class SyntaxTree:
         """Whether `parse` has something to do."""
         return self._stale
 
+    def fork(self, document: HasLines) -> SyntaxTree:
+        """A tree of its own for a copy of the document, as far up to date as this one."""
+        other = SyntaxTree(self.language, document)
+        other.tree = self.tree.copy() if self.tree is not None else None
+        other._stale, other._bytes, other._lines_read = self._stale, self._bytes, self._lines_read
+        return other
+
     def edit(self, edit: Edit) -> None:
         """Move the tree along with an edit of the document. Cheap: nothing is parsed."""
         if self._parser is None:

@@ -20,8 +20,8 @@ from benchmarks.typing_script import Answer, Script, Step, offset, position
 from inference import starter
 from inference.tokens import Tokens
 from inference.wire import End, FimRequest, Timing
-from lsp_server.completion import Trace
 from lsp_server.documents import Document
+from lsp_server.generation import Trace
 
 CODE = Path(sources.__file__).read_text("utf-8")
 LINES = st.lists(

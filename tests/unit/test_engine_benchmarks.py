@@ -28,7 +28,8 @@ from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Script
 from benchmarks.typist import EngineBackend, Typist
 from inference.wire import End, Failure, FimRequest, Health, Piece
-from lsp_server.completion import Completer, Trace
+from lsp_server.completion import Completer
+from lsp_server.generation import Trace
 from lsp_server.settings import Settings
 
 TEXTS = [path.read_text("utf-8") for path in sorted((engine_work.ROOT / "lsp_server").glob("*.py"))]
@@ -265,7 +266,7 @@ def test_a_typist_types_the_file_again(patience: float | None) -> None:
 
     async def type_it() -> str:
         backend = cast(EngineBackend, Guessing(source.text))
-        completer = Completer(backend, Settings(), traces.append)
+        completer = Completer(backend, Settings(completion_cache=False), traces.append)
         script = Script(source.text, "1", 80, before=300, after=300)
         return await Typist(completer, source, script, patience=lambda: patience).type()
 

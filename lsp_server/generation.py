@@ -1,0 +1,312 @@
+"""One question to the model: from a document as it stands to the edit that the model's text amounts to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
+
+import attrs
+
+from inference.wire import End, FimRequest, Health, Piece, Priority, Sampling, Stops
+from lsp_server.backends.worker import Lost, Refused
+from lsp_server.documents import Document
+from lsp_server.hole import Budget, Hole
+from lsp_server.session import Session
+from lsp_server.settings import Settings
+from lsp_server.shaping import shape
+from lsp_server.stops import stops_for
+from lsp_server.suggestions import Region, Rest, Suggestion, is_subsequence
+from lsp_server.text import Edit, Position
+
+log = logging.getLogger(__name__)
+
+TYPED_TOKENS = 128
+"""Typed since the anchor before it moves up (at rest; at four times that at once)."""
+UNFINISHED = ("superseded", "cancelled")
+"""Ends of a stream that say nothing of what the model would have said."""
+GRACE = 0.3
+"""Seconds that the model goes on for a request that nobody waits for any more: the next keystroke may agree."""
+
+
+class Backend(Protocol):
+    """What answers: the worker today, other engines later."""
+
+    @property
+    def ready(self) -> Health | None:
+        """The engine's figures once it can answer."""
+        ...
+
+    def ensure(self) -> asyncio.Task[None]:
+        """Brings the engine up, in the background."""
+        ...
+
+    def fim(self, request: FimRequest) -> AsyncGenerator[Piece | End, None]:
+        """Streams an answer; closing the iterator cancels it. Raises `Refused`, `Lost`."""
+        ...
+
+
+@attrs.define
+class Trace:
+    """What one request cost. Milliseconds; tokens as the worker counted them."""
+
+    id: str
+    uri: str
+    version: int
+    outcome: str = "empty"
+    request: FimRequest | None = None
+    end: End | None = None
+    prepare_ms: float = 0.0
+    first_ms: float = 0.0
+    total_ms: float = 0.0
+    text: str = ""
+    source: str = "model"
+    """`suggestion` (typed through), `cache`, `running` (a generation begun for an earlier request) or `model`."""
+
+
+class Generation:
+    """The model's work for one place. It belongs to the document, not to the request that began it.
+
+    It works on a fork of the session, so nothing changes under it. While the user types what it says, `region` follows
+    them, and later requests wait for it instead of asking anew.
+    """
+
+    def __init__(
+        self,
+        live: Session,
+        hole: Hole,
+        backend: Backend,
+        settings: Settings,
+        *,
+        number: str = "",
+        priority: Priority = "interactive",
+    ):
+        """`hole`: as cut from `live` as it stands now."""
+        self.live, self.session, self.hole = live, live.fork(), hole
+        self.backend, self.settings, self.number = backend, settings, number
+        self.priority: Priority = priority
+        line, column = hole.cursor
+        self.key = b""
+        self.region = Region(hole.cursor, Position(line, column + len(hole.closers)))
+        self.text = ""
+        """The model's, as far as it has been streamed."""
+        self.answer: Rest | None = None
+        """At the end: what to show at the hole's cursor, if anything."""
+        self.complete = False
+        """Whether the model has said all: `answer` may be kept."""
+        self.error: Exception | None = None
+        self.trace = Trace(number, live.document.uri, live.document.version)
+        self.on_done: Callable[[Generation], None] = lambda _: None
+        self.waiters = 0
+        self._began = time.perf_counter()
+        self._region_text = ""
+        self._grace: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Asks the model."""
+        self._task = asyncio.ensure_future(self._run())
+
+    def cancel(self) -> None:
+        """Ends it; who waits is woken."""
+        if self._task:
+            self._task.cancel()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is more to come."""
+        return self._task is not None and not self._task.done()
+
+    async def wait(self) -> None:
+        """Returns when it has ended, however. If nobody waits any more for a while, it ends."""
+        assert self._task
+        if self._grace:
+            self._grace.cancel()
+            self._grace = None
+        self.waiters += 1
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            self.waiters -= 1
+            if not self.waiters and self.running:
+                self._grace = asyncio.get_running_loop().call_later(GRACE, self._orphaned)
+
+    def _orphaned(self) -> None:
+        if not self.waiters:
+            self.cancel()
+
+    def edited(self, edits: list[Edit], document: Document) -> None:
+        """Follows the document; ends as soon as the text typed is not what the model says."""
+        for edit in edits:
+            self.region.edited(edit)
+        if self.region.alive:
+            self._region_text = document.text(self.region.start, self.region.end)
+        if not self._agrees():
+            self.cancel()
+
+    def serves(self, document: Document, cursor: Position) -> bool:
+        """Whether what the model says may still be what is wanted at `cursor`."""
+        parts = self.region.split(document, cursor)
+        if parts is None or not self.running:
+            return False
+        typed, after = parts
+        return _one_begins_the_other(typed, self.text) and (after == self.hole.closers or "\n" not in after)
+
+    def suggestion(self) -> Suggestion | None:
+        """The answer where the document stands now, to be typed through; None if it no longer can be."""
+        if self.answer is None or not self.region.alive:
+            return None
+        start, (line, column) = self.region.start, self.region.end
+        end = Position(line, column + self.answer.covers - len(self.hole.closers))
+        if end < start:
+            return None
+        return Suggestion(self.answer.text, Region(start, end), covered(self.hole, self.answer))
+
+    def _agrees(self) -> bool:
+        """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
+        if not self.region.alive:
+            return False
+        text, said = self._region_text, self.text
+        common = next(
+            (i for i, (a, b) in enumerate(zip(text, said, strict=False)) if a != b), min(len(text), len(said))
+        )
+        if common == len(said):
+            return True  # typed ahead of the model
+        return is_subsequence(text[common:], said[common:] + _CLOSING)
+
+    async def _run(self) -> None:
+        try:
+            await self._ask()
+        except asyncio.CancelledError:
+            raise
+        except Lost as error:
+            self.error, self.trace.outcome = error, "lost"
+            log.warning("request %s: %s", self.number, error)
+            self.backend.ensure()
+        except Refused as error:
+            self.error, self.trace.outcome = error, error.failure.error
+            log.warning("request %s: %s", self.number, error)
+        finally:
+            self.trace.total_ms = milliseconds(self._began)
+            self.on_done(self)
+
+    async def _ask(self) -> None:
+        try:
+            await self._stream()
+        except Refused as error:
+            if error.failure.error != "too_long":
+                raise
+            # Denser text than measured so far: cut again with this prompt's own figure.
+            request = self.trace.request
+            assert request
+            length = len(request.prefix) + len(request.suffix) + len(request.typed)
+            session = self.session
+            session.chars_per_token = self.live.chars_per_token = 0.9 * length / error.failure.tokens
+            session.anchor.release()
+            self.live.anchor.release()
+            self.hole = session.anchor.cut(
+                session.document, self.hole.cursor, budget(session, self.backend, self.settings)
+            )
+            await self._stream()
+
+    async def _stream(self) -> None:
+        hole, trace = self.hole, self.trace
+        request = fim_request(self.session, hole, self._stops(), self.settings, self.priority, self.number)
+        trace.request, trace.prepare_ms = request, milliseconds(self._began)
+        text = ""
+        async with contextlib.aclosing(self.backend.fim(request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, End):
+                    trace.end = piece
+                else:
+                    trace.first_ms = trace.first_ms or milliseconds(self._began)
+                    text += piece.text
+                    self._said(text)
+        shaped = shape(text, hole.closers, hole.rest)
+        self.complete = trace.end is None or trace.end.reason not in UNFINISHED
+        if shaped and shaped.text != (hole.closers + hole.rest)[: shaped.covers]:  # else it stands there already
+            self.answer = Rest(shaped.text, shaped.covers)
+
+    def _said(self, text: str) -> None:
+        self.text = text
+        if not self._agrees():
+            self.cancel()
+
+    def _stops(self) -> Stops:
+        session, settings, hole = self.session, self.settings, self.hole
+        return stops_for(
+            session.document.lines,
+            hole.cursor,
+            session.language,
+            session.tree.inside(hole.cursor),
+            hole.suffix,
+            rest=hole.rest,
+            max_tokens_line=settings.line_tokens,
+            max_tokens_block=settings.block_tokens,
+            max_lines=settings.max_lines,
+        )
+
+
+_CLOSING = ")]}\"'`"
+
+
+def covered(hole: Hole, answer: Rest) -> str:
+    """The text after the cursor that an answer replaces."""
+    return (hole.closers + hole.rest)[: answer.covers]
+
+
+def suggested(hole: Hole, answer: Rest) -> Suggestion:
+    """An answer in a document as it was when the hole was cut."""
+    line, column = hole.cursor
+    return Suggestion(answer.text, Region(hole.cursor, Position(line, column + answer.covers)), covered(hole, answer))
+
+
+def _common(a: str, b: str) -> int:
+    """The length of the longest beginning of both."""
+    most = min(len(a), len(b))
+    return next((i for i in range(most) if a[i] != b[i]), most)
+
+
+def _one_begins_the_other(a: str, b: str) -> bool:
+    return a.startswith(b) or b.startswith(a)
+
+
+def fim_request(
+    session: Session, hole: Hole, stops: Stops, settings: Settings, priority: Priority, number: str = ""
+) -> FimRequest:
+    """What is sent to the worker."""
+    return FimRequest(
+        prefix=hole.prefix,
+        suffix=hole.suffix,
+        typed=hole.typed,
+        stops=stops,
+        sampling=Sampling(),
+        priority=priority,
+        id=number,
+        session=f"{os.getpid()} {session.document.uri}",
+        heal=settings.healing,
+        reuse=settings.prefix_cache,
+    )
+
+
+def budget(session: Session, backend: Backend, settings: Settings) -> Budget:
+    """The window in characters, from the measured characters a token."""
+    health = backend.ready
+    assert health
+    chars = session.chars_per_token or health.chars_per_token
+    room = health.window - settings.block_tokens - 4 * TYPED_TOKENS
+    share = min(1.0, max(0.1, room / (settings.prefix_tokens + settings.suffix_tokens)))
+    return Budget(
+        prefix=int(settings.prefix_tokens * share * chars),
+        suffix=int(settings.suffix_tokens * share * chars),
+        typed=int(TYPED_TOKENS * chars),
+    )
+
+
+def milliseconds(began: float) -> float:
+    """Since `began`, a `time.perf_counter`."""
+    return round((time.perf_counter() - began) * 1000, 3)

@@ -1,0 +1,113 @@
+"""What was suggested, followed through the edits after it: text typed through a suggestion leaves its rest.
+
+A suggestion replaces a region of the document. Edits inside the region are typing (or backspace, or accepting); an
+edit anywhere else changes what the model would say, and ends it. So what is left of a suggestion always leads to the
+very document that was suggested.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from lsp_server.hole import Text
+from lsp_server.text import Edit, Position
+
+KEPT = 16
+"""Suggestions followed in one document."""
+
+
+@attrs.define
+class Region:
+    """A stretch of the document, from `start` to `end`, that grows and shrinks by the edits inside it."""
+
+    start: Position
+    end: Position
+    alive: bool = True
+    """False once something outside was edited."""
+
+    def edited(self, edit: Edit) -> None:
+        """Follows one edit."""
+        if self.start <= edit.start and edit.old_end <= self.end:
+            self.end = edit.new_end if edit.old_end == self.end else edit.shift(self.end) or self.end
+        else:
+            self.alive = False
+
+    def split(self, document: Text, cursor: Position) -> tuple[str, str] | None:
+        """The region's text before and after `cursor`; None if the region is dead or the cursor outside."""
+        if not self.alive or not self.start <= cursor <= self.end:
+            return None
+        return document.text(self.start, cursor), document.text(cursor, self.end)
+
+
+@attrs.frozen
+class Rest:
+    """What is left of a suggestion: `text` (LF line breaks) replaces `covers` characters after the cursor."""
+
+    text: str
+    covers: int
+
+
+@attrs.define(eq=False)
+class Suggestion:
+    """`text` (LF line breaks) in place of `region`, of which `covered` stood after the cursor at first."""
+
+    text: str
+    region: Region
+    covered: str = ""
+
+    def rest(self, document: Text, cursor: Position) -> Rest | None:
+        """What is left to insert at `cursor`; None if the document does not agree with it there.
+
+        It covers what stands from there to the region's end: what is left of `covered`, and closers that the editor
+        added since. Those must come in what is left, in order. Empty text: nothing else is left.
+        """
+        parts = self.region.split(document, cursor)
+        if parts is None:
+            return None
+        typed, after = parts
+        left = self.text[len(typed) :]
+        if not left or not self.text.startswith(typed) or not is_subsequence(after, left):
+            return None
+        added = len(after) - len(self.covered)
+        if not (after.endswith(self.covered) if added > 0 else self.covered.endswith(after)):
+            return None
+        if len(document.auto_closed_after(cursor)) < added:
+            return None
+        return Rest("" if left == after else left, len(after))
+
+
+class Suggestions:
+    """The suggestions of one document that its text still agrees with, or may again, the newest first."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Suggestion] = deque(maxlen=KEPT)
+
+    def add(self, suggestion: Suggestion) -> None:
+        """The newest one comes first."""
+        self._kept.appendleft(suggestion)
+
+    def edited(self, edits: list[Edit], document: Text) -> None:
+        """Follows the document."""
+        for suggestion in self._kept:
+            for edit in edits:
+                suggestion.region.edited(edit)
+        self._kept = deque((s for s in self._kept if s.region.alive), KEPT)
+
+    def at(self, document: Text, cursor: Position) -> Rest | None:
+        """What is left at `cursor` of the newest suggestion that leads there."""
+        for suggestion in self._kept:
+            if rest := suggestion.rest(document, cursor):
+                return rest
+        return None
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._kept.clear()
+
+
+def is_subsequence(part: str, whole: str) -> bool:
+    """Whether the characters of `part` are in `whole`, in this order."""
+    rest = iter(whole)
+    return all(char in rest for char in part)
