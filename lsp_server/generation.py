@@ -171,9 +171,7 @@ class Generation:
         if not self.region.alive:
             return False
         text, said = self._region_text, self.text
-        common = next(
-            (i for i, (a, b) in enumerate(zip(text, said, strict=False)) if a != b), min(len(text), len(said))
-        )
+        common = _common(text, said)
         if common == len(said):
             return True  # typed ahead of the model
         return is_subsequence(text[common:], said[common:] + _CLOSING)
