@@ -1,4 +1,4 @@
-"""A document being edited and completed, with a model that says the same at the same text: for tests without weights."""
+"""A document being edited and completed, and a model that says the same at the same text: tests without weights."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Desk:
     def edit(self, start: int, end: int, new: str) -> None:
         """Replaces a stretch of the text."""
         self.document.version += 1
-        places = (*self.place(start), *self.place(end))
-        self.session.edited(self.document.apply(*places, new, "utf-32"))
+        (line, column), (last, to) = self.place(start), self.place(end)
+        self.session.edited(self.document.apply(line, column, last, to, new, "utf-32"))
 
     def type(self, new: str, at: int) -> int:
         """Types text at an offset, in one edit; the offset after it."""

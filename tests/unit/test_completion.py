@@ -1,4 +1,4 @@
-"""What costs nothing: typing through, joining what is being said, coming back; each counted in questions to the model."""
+"""What costs nothing: typing through, joining what is being said, coming back; counted in questions to the model."""
 
 from __future__ import annotations
 
