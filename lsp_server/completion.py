@@ -21,6 +21,7 @@ from lsp_server.generation import Backend, Generation, Trace, budget, fim_reques
 from lsp_server.hole import Hole
 from lsp_server.session import Session
 from lsp_server.settings import Settings
+from lsp_server.shaping import ALL, Shaping
 from lsp_server.suggestions import Rest
 from lsp_server.text import Position
 
@@ -42,8 +43,15 @@ def ignore(_: Trace) -> None:
 class Completer:
     """Completions for all sessions of one server over one backend."""
 
-    def __init__(self, backend: Backend, settings: Settings, on_trace: Callable[[Trace], None] | None = None):
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        on_trace: Callable[[Trace], None] | None = None,
+        shaping: Shaping = ALL,
+    ):
         self.backend, self.settings, self.on_trace = backend, settings, on_trace or ignore
+        self.shaping = shaping
         self.cache = AnswerCache()
         self._numbers = itertools.count(1)
 
@@ -134,7 +142,7 @@ class Completer:
         if session.generation:
             session.generation.cancel()
         trace.source = "model"
-        generation = Generation(session, hole, self.backend, self.settings, number=trace.id)
+        generation = Generation(session, hole, self.backend, self.settings, self.shaping, number=trace.id)
         generation.key, generation.on_done = key, self._done
         session.generation = generation
         trace.prepare_ms = milliseconds(began)

@@ -14,11 +14,13 @@ import attrs
 
 from inference.wire import End, FimRequest, Health, Piece, Priority, Sampling, Stops
 from lsp_server.backends.worker import Lost, Refused
+from lsp_server.closing import Closing
 from lsp_server.documents import Document
 from lsp_server.hole import Budget, Hole
+from lsp_server.languages import Inside
 from lsp_server.session import Session
 from lsp_server.settings import Settings
-from lsp_server.shaping import shape
+from lsp_server.shaping import ALL, Shaping
 from lsp_server.stops import stops_for
 from lsp_server.suggestions import Region, Rest, Suggestion, is_subsequence
 from lsp_server.text import Edit, Position
@@ -81,13 +83,14 @@ class Generation:
         hole: Hole,
         backend: Backend,
         settings: Settings,
+        shaping: Shaping = ALL,
         *,
         number: str = "",
         priority: Priority = "interactive",
     ):
         """`hole`: as cut from `live` as it stands now."""
         self.live, self.session, self.hole = live, live.fork(), hole
-        self.backend, self.settings, self.number = backend, settings, number
+        self.backend, self.settings, self.shaping, self.number = backend, settings, shaping, number
         self.priority: Priority = priority
         line, column = hole.cursor
         self.key = b""
@@ -213,18 +216,23 @@ class Generation:
 
     async def _stream(self) -> None:
         hole, trace = self.hole, self.trace
-        request = fim_request(self.session, hole, self._stops(), self.settings, self.priority, self.number)
+        session = self.session
+        inside = session.tree.inside(hole.cursor)
+        stops = self._stops(inside)
+        request = fim_request(session, hole, stops, self.settings, self.priority, self.number)
         trace.request, trace.prepare_ms = request, milliseconds(self._began)
-        text = ""
+        closing = Closing(hole, stops, session.document.lines, session.language, inside, self.shaping)
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, End):
                     trace.end = piece
                 else:
                     trace.first_ms = trace.first_ms or milliseconds(self._began)
-                    text += piece.text
-                    self._said(text)
-        shaped = shape(text, hole.closers, hole.rest)
+                    closed = closing.feed(piece.text)
+                    self._said(closing.text)
+                    if closed:
+                        break
+        shaped = closing.finish(trace.end.reason if trace.end else None)
         self.complete = trace.end is None or trace.end.reason not in UNFINISHED
         if shaped and shaped.text != (hole.closers + hole.rest)[: shaped.covers]:  # else it stands there already
             self.answer = Rest(shaped.text, shaped.covers)
@@ -234,13 +242,13 @@ class Generation:
         if not self._agrees():
             self.cancel()
 
-    def _stops(self) -> Stops:
+    def _stops(self, inside: Inside) -> Stops:
         session, settings, hole = self.session, self.settings, self.hole
         return stops_for(
             session.document.lines,
             hole.cursor,
             session.language,
-            session.tree.inside(hole.cursor),
+            inside,
             hole.suffix,
             rest=hole.rest,
             max_tokens_line=settings.line_tokens,

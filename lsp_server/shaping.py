@@ -11,6 +11,29 @@ CLOSING = frozenset(")]};,: \t")
 
 
 @attrs.frozen
+class Shaping:
+    """What is done to the model's text before it is shown; each can be switched off, to measure what it brings."""
+
+    closing: bool = True
+    """Watch the stream's line ends with the syntax tree, and end it where the statement or block is complete."""
+    rollback: bool = True
+    """Fall back to the last place where the text around the answer is sound."""
+    suffix: bool = True
+    """Never repeat what follows the cursor: its line, a part of it, or the lines below."""
+    brackets: bool = True
+    """Brackets, quotes and `end` balanced against what follows the cursor."""
+    indentation: bool = True
+    """Indent as the file does, with tabs or spaces."""
+    repetition: bool = True
+    """Cut an answer that goes round in circles."""
+    echo: bool = True
+    """Never repeat the line above."""
+
+
+ALL = Shaping()
+
+
+@attrs.frozen
 class Shaped:
     """Text to insert at the cursor (LF line breaks), and how many characters after the cursor it replaces."""
 
