@@ -15,10 +15,10 @@ from collections.abc import Callable
 import attrs
 
 from inference.wire import Stops
+from lsp_server.ahead import LookAhead
+from lsp_server.asking import Asking
 from lsp_server.backends.worker import Lost, Refused
-from lsp_server.cache import AnswerCache, key_of
-from lsp_server.generation import Backend, Generation, Trace, budget, fim_request, milliseconds, suggested
-from lsp_server.hole import Hole
+from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
@@ -50,15 +50,20 @@ class Completer:
         on_trace: Callable[[Trace], None] | None = None,
         shaping: Shaping = ALL,
     ):
-        self.backend, self.settings, self.on_trace = backend, settings, on_trace or ignore
-        self.shaping = shaping
-        self.cache = AnswerCache()
+        self.on_trace = on_trace or ignore
+        self.asking = Asking(backend, settings, shaping)
+        self.look_ahead = LookAhead(self.asking)
         self._numbers = itertools.count(1)
+
+    @property
+    def settings(self) -> Settings:
+        """The user's, as they are now."""
+        return self.asking.settings
 
     def configure(self, backend: Backend, settings: Settings) -> None:
         """Other settings or another worker: what was said under the old ones no longer counts."""
-        self.backend, self.settings = backend, settings
-        self.cache.clear()
+        self.asking.backend, self.asking.settings = backend, settings
+        self.asking.cache.clear()
 
     async def complete(self, session: Session, cursor: Position) -> Completion | None:
         """The completion at `cursor`, or None: nothing to say, superseded, or no worker yet."""
@@ -81,22 +86,24 @@ class Completer:
 
     async def warm(self, session: Session, cursor: Position) -> None:
         """Computes the prompt at a resting cursor in the background, so that the next keystroke is a cache hit."""
-        if session.waiting or (session.generation and session.generation.running) or not self._serves(session):
+        asking = self.asking
+        busy = session.waiting or any(g and g.running for g in (session.generation, session.ahead))
+        if busy or not self._serves(session):
             return
-        hole = self._hole(session, cursor, resting=True)
-        if self.settings.completion_cache and key_of(session.document.uri, hole) in self.cache:
+        hole = asking.hole(session, cursor, resting=True)
+        if asking.settings.completion_cache and asking.key(session, hole) in asking.cache:
             return
-        request = fim_request(session, hole, Stops(max_tokens=0), self.settings, "background")
+        request = fim_request(session, hole, Stops(max_tokens=0), asking.settings, "background")
         with contextlib.suppress(Refused, Lost):
-            async for _ in self.backend.fim(request):
+            async for _ in asking.backend.fim(request):
                 pass
 
     def _serves(self, session: Session) -> bool:
-        settings = self.settings
+        settings, backend = self.settings, self.asking.backend
         if not settings.enabled or session.document.language_id in settings.disabled_languages:
             return False
-        if self.backend.ready is None:
-            self.backend.ensure()
+        if backend.ready is None:
+            backend.ensure()
             return False
         return session.document.synchronised
 
@@ -106,6 +113,7 @@ class Completer:
         trace = Trace(str(next(self._numbers)), document.uri, document.version)
         try:
             rest = await self._find(session, cursor, trace)
+            self._prepare_next(session, cursor, rest, trace)
             if rest is None or not rest.text:
                 return None
             trace.outcome, trace.text = "shown", rest.text
@@ -120,35 +128,39 @@ class Completer:
 
     async def _find(self, session: Session, cursor: Position, trace: Trace) -> Rest | None:
         """What to insert, from the nearest source that has it."""
-        if self.settings.completion_cache:
+        began, asking, remembers = time.perf_counter(), self.asking, self.settings.completion_cache
+        if remembers:
             running = session.generation
             if running and running.serves(session.document, cursor):
                 trace.source = "running"
                 await self._wait(running, trace)
-                if running.error or (running.complete and running.region.start == cursor):
+                if running.error or (running.complete and running.region and running.region.start == cursor):
                     return running.answer
-            if rest := session.suggestions.at(session.document, cursor):
+            if found := session.suggestions.at(session.document, cursor):
                 trace.source = "suggestion" if trace.source == "model" else trace.source
-                return rest
-        began = time.perf_counter()
-        hole = self._hole(session, cursor)
-        key = key_of(session.document.uri, hole)
-        if self.settings.completion_cache and key in self.cache:
-            trace.source = "cache"
-            answer = self.cache.get(key)
-            if answer:
-                session.suggestions.add(suggested(hole, answer))
-            return answer
+                return found[1]
+        hole = asking.hole(session, cursor)
+        key = asking.key(session, hole)
+        if remembers:
+            if key in asking.cache:
+                trace.source, answer = "cache", asking.cache.get(key)
+                if answer:
+                    session.suggestions.add(suggested(hole, answer))
+                return answer
+            if (ahead := session.ahead) and ahead.key == key and ahead.running:
+                trace.source = "ahead"
+                session.generation, session.ahead = ahead, None
+                ahead.adopt(hole)
+                await self._wait(ahead, trace)
+                if ahead.error or ahead.complete:
+                    return ahead.answer
         if session.generation:
             session.generation.cancel()
-        trace.source = "model"
-        generation = Generation(session, hole, self.backend, self.settings, self.shaping, number=trace.id)
-        generation.key, generation.on_done = key, self._done
-        session.generation = generation
-        trace.prepare_ms = milliseconds(began)
-        generation.start()
-        await self._wait(generation, trace)
-        return generation.answer
+        session.stop_looking_ahead()
+        trace.source, trace.prepare_ms = "model", milliseconds(began)
+        session.generation = asking.ask(session, session.fork(), hole, number=trace.id)
+        await self._wait(session.generation, trace)
+        return session.generation.answer
 
     async def _wait(self, generation: Generation, trace: Trace) -> None:
         await generation.wait()
@@ -157,14 +169,11 @@ class Completer:
         if generation.error:
             trace.outcome = told.outcome
 
-    def _done(self, generation: Generation) -> None:
-        """Keeps what the model said, for the place it was asked at and for the text typed since."""
-        if not generation.complete:
+    def _prepare_next(self, session: Session, cursor: Position, rest: Rest | None, trace: Trace) -> None:
+        """Looks ahead of what is shown now; where nothing is to be said, to the next line."""
+        if not self.settings.speculation or not self.settings.completion_cache:
             return
-        self.cache.put(generation.key, generation.answer)
-        if suggestion := generation.suggestion():
-            generation.live.suggestions.add(suggestion)
-
-    def _hole(self, session: Session, cursor: Position, *, resting: bool = False) -> Hole:
-        size = budget(session, self.backend, self.settings)
-        return session.anchor.cut(session.document, cursor, size, resting=resting)
+        if found := session.suggestions.at(session.document, cursor):
+            self.look_ahead.after(session, found[0])
+        elif rest is None and trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
+            self.look_ahead.after_line(session, cursor)

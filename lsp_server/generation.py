@@ -20,7 +20,7 @@ from lsp_server.hole import Budget, Hole
 from lsp_server.languages import Inside
 from lsp_server.session import Session
 from lsp_server.settings import Settings
-from lsp_server.shaping import ALL, Shaping
+from lsp_server.shaping import Shaping
 from lsp_server.stops import stops_for
 from lsp_server.suggestions import Region, Rest, Suggestion, is_subsequence
 from lsp_server.text import Edit, Position
@@ -67,7 +67,8 @@ class Trace:
     total_ms: float = 0.0
     text: str = ""
     source: str = "model"
-    """`suggestion` (typed through), `cache`, `running` (a generation begun for an earlier request) or `model`."""
+    """`suggestion` (typed through), `cache`, `running` or `ahead` (a question for an earlier request, or for the text
+    that was suggested, is being answered) or `model`."""
 
 
 class Generation:
@@ -80,21 +81,22 @@ class Generation:
     def __init__(
         self,
         live: Session,
+        work: Session,
         hole: Hole,
         backend: Backend,
         settings: Settings,
-        shaping: Shaping = ALL,
+        shaping: Shaping,
         *,
         number: str = "",
         priority: Priority = "interactive",
     ):
-        """`hole`: as cut from `live` as it stands now."""
-        self.live, self.session, self.hole = live, live.fork(), hole
+        """`work`: the fork of `live`, or of what it may become, that `hole` was cut from; nobody edits it any more."""
+        self.live, self.session, self.hole = live, work, hole
         self.backend, self.settings, self.shaping, self.number = backend, settings, shaping, number
         self.priority: Priority = priority
-        line, column = hole.cursor
         self.key = b""
-        self.region = Region(hole.cursor, Position(line, column + len(hole.closers)))
+        self.region: Region | None = _region_of(hole)
+        """Of the live document, what stands between the texts that were sent; None: it has not come to this yet."""
         self.text = ""
         """The model's, as far as it has been streamed."""
         self.answer: Rest | None = None
@@ -103,16 +105,15 @@ class Generation:
         """Whether the model has said all: `answer` may be kept."""
         self.error: Exception | None = None
         self.trace = Trace(number, live.document.uri, live.document.version)
-        self.on_done: Callable[[Generation], None] = lambda _: None
         self.waiters = 0
         self._began = time.perf_counter()
         self._region_text = ""
         self._grace: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Asks the model."""
-        self._task = asyncio.ensure_future(self._run())
+    def start(self, on_done: Callable[[Generation], None]) -> None:
+        """Asks the model; `on_done` is called at the end, before those who wait go on."""
+        self._task = asyncio.ensure_future(self._run(on_done))
 
     def cancel(self) -> None:
         """Ends it; who waits is woken."""
@@ -142,18 +143,25 @@ class Generation:
         if not self.waiters:
             self.cancel()
 
+    def adopt(self, hole: Hole) -> None:
+        """The live document has become what this was asked for; `hole` is the same one, cut from it."""
+        self.region = _region_of(hole)
+
     def edited(self, edits: list[Edit], document: Document) -> None:
         """Follows the document; ends as soon as the text typed is not what the model says."""
+        region = self.region
+        if region is None:
+            return
         for edit in edits:
-            self.region.edited(edit)
-        if self.region.alive:
-            self._region_text = document.text(self.region.start, self.region.end)
+            region.edited(edit)
+        if region.alive:
+            self._region_text = document.text(region.start, region.end)
         if not self._agrees():
             self.cancel()
 
     def serves(self, document: Document, cursor: Position) -> bool:
         """Whether what the model says may still be what is wanted at `cursor`."""
-        parts = self.region.split(document, cursor)
+        parts = self.region.split(document, cursor) if self.region else None
         if parts is None or not self.running:
             return False
         typed, after = parts
@@ -161,7 +169,7 @@ class Generation:
 
     def suggestion(self) -> Suggestion | None:
         """The answer where the document stands now, to be typed through; None if it no longer can be."""
-        if self.answer is None or not self.region.alive:
+        if self.answer is None or self.region is None or not self.region.alive:
             return None
         start, (line, column) = self.region.start, self.region.end
         end = Position(line, column + self.answer.covers - len(self.hole.closers))
@@ -171,6 +179,8 @@ class Generation:
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
+        if self.region is None:
+            return True
         if not self.region.alive:
             return False
         text, said = self._region_text, self.text
@@ -179,7 +189,7 @@ class Generation:
             return True  # typed ahead of the model
         return is_subsequence(text[common:], said[common:] + _CLOSING)
 
-    async def _run(self) -> None:
+    async def _run(self, on_done: Callable[[Generation], None]) -> None:
         try:
             await self._ask()
         except asyncio.CancelledError:
@@ -193,7 +203,7 @@ class Generation:
             log.warning("request %s: %s", self.number, error)
         finally:
             self.trace.total_ms = milliseconds(self._began)
-            self.on_done(self)
+            on_done(self)
 
     async def _ask(self) -> None:
         try:
@@ -269,6 +279,11 @@ def suggested(hole: Hole, answer: Rest) -> Suggestion:
     """An answer in a document as it was when the hole was cut."""
     line, column = hole.cursor
     return Suggestion(answer.text, Region(hole.cursor, Position(line, column + answer.covers)), covered(hole, answer))
+
+
+def _region_of(hole: Hole) -> Region:
+    line, column = hole.cursor
+    return Region(hole.cursor, Position(line, column + len(hole.closers)))
 
 
 def _common(a: str, b: str) -> int:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import attrs
 
-from lsp_server.text import Edit, Position
+from lsp_server.text import Edit, Position, advance
 
 LONG_LINE = 1024
 """Columns from which on the anchor moves into the line: typed text stays short in a minified file."""
@@ -95,7 +95,7 @@ class Anchor:
             self._place = cursor if self.layout == "psm" else _anchor_for(document.lines, cursor)
             self._start = self._window_start(document.lines, self._place, budget.prefix)
             self._suffix = suffix = _suffix_from(document, after, budget.suffix)
-            self._to_end = _advance(after, suffix) == _end(document.lines)
+            self._to_end = advance(after, suffix) == _end(document.lines)
             self._version = document.version
         assert self._start is not None
         assert self._place is not None
@@ -123,7 +123,7 @@ class Anchor:
         most_typed = budget.typed if resting else 4 * budget.typed
         if _distance(document.lines, place, cursor) > most_typed and _anchor_for(document.lines, cursor) != place:
             return None
-        end = _advance(after, self._suffix)
+        end = advance(after, self._suffix)
         lines = document.lines
         if end.line >= len(lines) or end.column > len(lines[end.line]) or (self._to_end and end != _end(lines)):
             return None
@@ -186,11 +186,3 @@ def _distance(lines: list[str], start: Position, end: Position) -> int:
 
 def _end(lines: list[str]) -> Position:
     return Position(len(lines) - 1, len(lines[-1]))
-
-
-def _advance(start: Position, text: str) -> Position:
-    """Where `text` ends if it begins at `start`."""
-    breaks = text.count("\n")
-    if not breaks:
-        return Position(start.line, start.column + len(text))
-    return Position(start.line + breaks, len(text) - text.rfind("\n") - 1)

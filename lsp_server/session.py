@@ -23,7 +23,11 @@ PARSE_DELAY = 0.03
 
 
 class Session:
-    """One open document. `waiting` is the request in hand, `generation` the model's work for it or its successors."""
+    """One open document.
+
+    `waiting` is the request in hand, `generation` the model's work for it or its successors, `ahead` that for a text
+    which the document may become.
+    """
 
     def __init__(self, document: Document, layout: Literal["anchored", "psm"]):
         self.document = document
@@ -32,6 +36,8 @@ class Session:
         self.set_layout(layout)
         self.waiting: asyncio.Task[Any] | None = None
         self.generation: Generation | None = None
+        self.ahead: Generation | None = None
+        self.looking_ahead: asyncio.Task[None] | None = None
         self.suggestions = Suggestions()
         self.chars_per_token = 0.0  # this document's own, once a prompt of it was too long
         self._parsing: asyncio.TimerHandle | None = None
@@ -46,7 +52,7 @@ class Session:
         other.document = self.document.copy()
         other.tree = self.tree.fork(other.document)
         other.anchor = copy.copy(self.anchor)
-        other.waiting = other.generation = other._parsing = None
+        other.waiting = other.generation = other.ahead = other.looking_ahead = other._parsing = None
         other.suggestions = Suggestions()
         return other
 
@@ -77,12 +83,28 @@ class Session:
         if self.generation:
             self.generation.cancel()
             self.generation = None
+        self.stop_looking_ahead()
+
+    def stop_looking_ahead(self) -> None:
+        """Ends what is asked in the background for a text that the document may become."""
+        if self.looking_ahead:
+            self.looking_ahead.cancel()
+        if self.ahead:
+            self.ahead.cancel()
+        self.looking_ahead = self.ahead = None
 
     def parse_later(self, delay: float = 0.0) -> None:
         """Brings the tree up to date in slices, between other work."""
         if self._parsing:
             self._parsing.cancel()
         self._parsing = asyncio.get_running_loop().call_later(delay, self._parse)
+
+    async def parsed(self) -> None:
+        """Brings the tree up to date in slices, as fast as other work allows."""
+        while True:
+            if self.tree.parse(PARSE_SLICE):
+                return
+            await asyncio.sleep(0)
 
     def _parse(self) -> None:
         self._parsing = None

@@ -27,6 +27,8 @@ class Settings:
     prefix_cache: bool = True
     completion_cache: bool = True
     """Type through what was suggested, and answer a text that was asked about before without the model."""
+    speculation: bool = True
+    """Ask, in the background, for what comes after a suggestion that is shown."""
     prefix_tokens: int = 900
     suffix_tokens: int = 500
     line_tokens: int = 48
@@ -93,6 +95,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "healing": ("healing", _boolean),
     "prefixCache": ("prefix_cache", _boolean),
     "completionCache": ("completion_cache", _boolean),
+    "speculation": ("speculation", _boolean),
     "context.prefixTokens": ("prefix_tokens", _number(64, 65536, int)),
     "context.suffixTokens": ("suffix_tokens", _number(0, 65536, int)),
     "maxTokens.line": ("line_tokens", _number(1, 1024, int)),

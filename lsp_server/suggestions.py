@@ -56,6 +56,8 @@ class Suggestion:
     text: str
     region: Region
     covered: str = ""
+    looked_ahead: bool = False
+    """Whether what comes after it was asked for."""
 
     def rest(self, document: Text, cursor: Position) -> Rest | None:
         """What is left to insert at `cursor`; None if the document does not agree with it there.
@@ -95,11 +97,11 @@ class Suggestions:
                 suggestion.region.edited(edit)
         self._kept = deque((s for s in self._kept if s.region.alive), KEPT)
 
-    def at(self, document: Text, cursor: Position) -> Rest | None:
-        """What is left at `cursor` of the newest suggestion that leads there."""
+    def at(self, document: Text, cursor: Position) -> tuple[Suggestion, Rest] | None:
+        """The newest suggestion that leads to `cursor`, and what is left of it."""
         for suggestion in self._kept:
             if rest := suggestion.rest(document, cursor):
-                return rest
+                return suggestion, rest
         return None
 
     def clear(self) -> None:

@@ -14,6 +14,14 @@ class Position(NamedTuple):
     column: int
 
 
+def advance(start: Position, text: str) -> Position:
+    """Where `text` (LF line breaks) ends if it begins at `start`."""
+    breaks = text.count("\n")
+    if not breaks:
+        return Position(start.line, start.column + len(text))
+    return Position(start.line + breaks, len(text) - text.rfind("\n") - 1)
+
+
 @attrs.frozen(slots=True)
 class Edit:
     """One replacement, in the normalised text (lines joined by LF, so every line break is one character).

@@ -34,6 +34,11 @@ class ScriptedModel:
     def ready(self) -> Health | None:
         return Health("ready", "1", "scripted", "", 0, window=4096, chars_per_token=3.0)
 
+    @property
+    def questions(self) -> int:
+        """Those that a user waits for."""
+        return sum(request.priority == "interactive" for request in self.asked)
+
     def ensure(self) -> asyncio.Task[None]:
         return asyncio.ensure_future(asyncio.sleep(0))
 

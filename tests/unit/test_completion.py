@@ -37,7 +37,7 @@ def test_typing_the_suggestion_asks_the_model_nothing() -> None:
         for i, char in enumerate(ANSWER[:-1]):
             at = desk.type(char, at)
             assert await desk.text_at(at) == ANSWER[i + 1 :]
-        assert len(asked.asked) == 1
+        assert asked.questions == 1
         desk.close()
 
     run(body)
@@ -49,7 +49,7 @@ def test_a_key_that_disagrees_asks_anew() -> None:
         await desk.ask(AT)
         at = desk.type("x", AT)
         assert await desk.text_at(at) == "other"
-        assert len(asked.asked) == 2
+        assert asked.questions == 2
         desk.close()
 
     run(body)
@@ -64,7 +64,7 @@ def test_backspace_into_a_suggestion_returns_to_it() -> None:
         assert await desk.text_at(at - 1) == ANSWER[1:]
         desk.edit(at - 2, at - 1, "")
         assert await desk.text_at(AT) == ANSWER
-        assert len(asked.asked) == 1
+        assert asked.questions == 1
         desk.close()
 
     run(body)
@@ -80,7 +80,7 @@ def test_undo_returns_to_the_old_answer() -> None:
         assert await desk.text_at(AT) == ANSWER
         desk.edit(0, len(desk.text), TEXT)  # as an editor that sends the whole text
         assert await desk.text_at(AT) == ANSWER
-        assert len(asked.asked) == 2
+        assert asked.questions == 2
         desk.close()
 
     run(body)
@@ -92,7 +92,7 @@ def test_accepting_a_word_leaves_the_rest() -> None:
         await desk.ask(AT)
         at = desk.type("shape.width", AT)
         assert await desk.text_at(at) == " * shape.height"
-        assert len(asked.asked) == 1
+        assert asked.questions == 1
         desk.close()
 
     run(body)
@@ -114,7 +114,7 @@ def test_keys_that_agree_join_what_is_being_said() -> None:
         found = await second
         assert found
         assert found.text == ANSWER[3:]
-        assert len(asked.asked) == 1
+        assert asked.questions == 1
         desk.close()
 
     run(body)
@@ -128,10 +128,10 @@ def test_keys_ahead_of_the_model_wait_for_it_and_a_wrong_one_ends_it_at_once() -
         at = desk.type("shx", AT)
         answer = desk.start(at)
         await settle()
-        assert len(asked.asked) == 1, "nothing has been said that disagrees"
+        assert asked.questions == 1, "nothing has been said that disagrees"
         asked.step(3)
         await settle()
-        assert len(asked.asked) == 2, "the third character does"
+        assert asked.questions == 2, "the third character does"
         asked.step(100)
         found = await answer
         assert found
@@ -150,7 +150,7 @@ def test_a_cursor_elsewhere_ends_what_is_being_said() -> None:
         desk.start(len(TEXT))
         await settle()
         assert asked.running == 1
-        assert len(asked.asked) == 2
+        assert asked.questions == 2
         desk.session.stop()
         await settle()
         assert asked.running == 0
@@ -200,7 +200,7 @@ def test_an_auto_closed_bracket_is_part_of_the_suggestion() -> None:
         found = await desk.ask(at + 1)
         assert found
         assert (found.text, found.end.column - found.start.column) == (" + 2", 0)
-        assert len(asked.asked) == 1
+        assert asked.questions == 1
         desk.close()
 
     run(body)
@@ -212,7 +212,7 @@ def test_an_edit_elsewhere_makes_the_model_look_again() -> None:
         await desk.ask(AT)
         desk.edit(len(TEXT) - 1, len(TEXT) - 1, "x")
         await desk.ask(AT)
-        assert len(asked.asked) == 2
+        assert asked.questions == 2
         desk.close()
 
     run(body)
@@ -224,7 +224,7 @@ def test_documents_with_the_same_text_share_nothing() -> None:
         other = Desk(asked, TEXT, uri="file:///w/b.py", completer=desk.completer)
         await desk.ask(AT)
         await other.ask(AT)
-        assert len(asked.asked) == 2
+        assert asked.questions == 2
         desk.close()
         other.close()
 
@@ -237,7 +237,80 @@ def test_without_the_completion_cache_every_request_is_a_question() -> None:
         await desk.ask(AT)
         await desk.ask(AT)
         await desk.ask(desk.type("s", AT))
-        assert len(asked.asked) == 3
+        assert asked.questions == 3
         desk.close()
+
+    run(body)
+
+
+def test_what_comes_after_a_suggestion_is_there_when_it_is_accepted() -> None:
+    async def body() -> None:
+        text = "def area(shape):\n    \n"
+        at = text.index("    ") + 4
+        whole = text[:at] + "wide = shape.width\n    high = shape.height\n    return wide * high\n"
+
+        def says(before: str, _: str) -> str:
+            return whole[len(before) :] if whole.startswith(before) else "other\n"
+
+        desk = Desk(asked := ScriptedModel(says), text, settings=Settings(max_lines=1))
+        first = await desk.text_at(at)
+        assert first == "wide = shape.width"
+        await settle()
+        at = desk.type(first, at)
+        assert await desk.text_at(at) is None, "nothing after a finished line"
+        at = desk.type("\n    ", at)
+        assert await desk.text_at(at) == "high = shape.height"
+        assert asked.questions == 1
+        desk.close()
+
+    run(body)
+
+
+def test_accepted_while_it_is_being_asked_ahead_the_answer_is_waited_for() -> None:
+    async def body() -> None:
+        text = "x = f(\n"
+        whole = "x = f(first, second)\n"
+
+        def says(before: str, _: str) -> str:
+            return (whole[len(before) :] if len(before) > 6 else "first, \n") if whole.startswith(before) else "no\n"
+
+        desk = Desk(asked := ScriptedModel(says, steps=True), text)
+        shown = desk.start(6)
+        await settle()
+        asked.step(8)
+        await settle()
+        found = await shown
+        assert found
+        assert found.text == "first,"
+        assert asked.running == 1, "it is already asked what comes next"
+        at = desk.type(found.text, 6)
+        after = desk.start(at)
+        await settle()
+        asked.step(20)
+        found = await after
+        assert found
+        assert found.text == " second)"
+        assert asked.questions == 1
+        desk.close()
+
+    run(body)
+
+
+def test_a_question_of_the_users_ends_the_one_asked_ahead() -> None:
+    async def body() -> None:
+        desk = Desk(asked := model(steps=True), TEXT)
+        shown = desk.start(AT)
+        await settle()
+        asked.step(len(ANSWER) + 1)
+        await shown
+        await settle()
+        assert asked.running == 1
+        desk.start(desk.type("q", AT))
+        await settle()
+        assert [r.priority for r in asked.asked] == ["interactive", "background", "interactive"]
+        assert asked.running == 1
+        desk.close()
+        await settle()
+        assert asked.running == 0
 
     run(body)
