@@ -26,6 +26,9 @@ SECONDS = 300
 DEBIAN = "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main"
 
 
+Registry = Literal["pypi", "sdist", "npm", "debian"]
+
+
 class Unavailable(Exception):
     """A file that can't be had now; the message says why."""
 
@@ -34,7 +37,7 @@ class Unavailable(Exception):
 class Package:
     """One version of one package. `pypi` is a wheel, `sdist` PyPI's source archive."""
 
-    registry: Literal["pypi", "sdist", "npm", "debian"]
+    registry: Registry
     name: str
     version: str
 

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from evaluation.cli import app as eval_app
 from inference.endpoint import WorkerSettings, clean_environment, endpoint
 from inference.version import VERSION
 from lsp_server.settings import Settings
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 worker_app = typer.Typer(no_args_is_help=True, help="The resident model worker that every editor shares.")
 app.add_typer(worker_app, name="worker")
+app.add_typer(eval_app, name="eval")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -75,7 +75,12 @@ def test_the_wheel_carries_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         top = {name.split("/")[0] for name in archive.namelist()}
         compiled = [name for name in archive.namelist() if "__pycache__" in name]
-    assert {name for name in top if not name.endswith(".dist-info")} == {"fimble.py", "inference", "lsp_server"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "fimble.py",
+        "evaluation",
+        "inference",
+        "lsp_server",
+    }
     assert compiled == []
 
 

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("inference", "lsp_server")
+PACKAGES = ("evaluation", "inference", "lsp_server")
 SHARED = {"inference.endpoint", "inference.version", "inference.wire"}
 """All that the server may know of inference: how to find and start the worker, and what crosses to it."""
 
@@ -37,7 +37,7 @@ class Import:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of both packages and its file."""
+    """Every module of the packages and its file."""
     found: dict[str, Path] = {}
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
@@ -122,8 +122,22 @@ def test_nothing_installed_imports_benchmarks_tests_or_the_command() -> None:
 
 
 def test_only_the_command_line_imports_typer_and_rich() -> None:
-    allowed = {"lsp_server.cli", "lsp_server.doctor", "lsp_server.show"}
+    allowed = {"evaluation.cli", "lsp_server.cli", "lsp_server.doctor", "lsp_server.show"}
     assert [str(i) for i in imports() if i.is_of("typer", "rich") and i.importer not in allowed] == []
+
+
+def test_only_the_command_line_imports_the_evaluation() -> None:
+    measuring = [i for i in imports() if i.is_of("evaluation") and not i.importer.startswith("evaluation")]
+    assert [str(i) for i in measuring if i.importer != "lsp_server.cli"] == []
+
+
+def test_the_evaluation_knows_of_inference_only_what_runs_no_model() -> None:
+    light = {*SHARED, "inference.stops"}
+    assert [
+        str(i)
+        for i in imports()
+        if i.importer.startswith("evaluation") and i.is_of("inference", "torch") and i.imported not in light
+    ] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
