@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,18 +50,23 @@ class Asked:
 class Player:
     """One server process with one configuration, and every request made of it."""
 
-    def __init__(self, name: str, client: LspClient):
-        self.name, self._client = name, client
+    def __init__(self, name: str, client: LspClient, rhythm: Callable[[], float] | None):
+        self.name, self._client, self._rhythm = name, client, rhythm
         self.asked: list[Asked] = []
         self._open: list[tuple[Asked, asyncio.Future[Any]]] = []
         self._uri, self._text, self._version, self._file = "", "", 0, ""
         client.on_notification = self._notified
 
     @classmethod
-    async def start(cls, name: str, settings: dict[str, Any], errors: IO[bytes]) -> Player:
-        """Starts a server whose worker is there already; `errors` takes what it logs."""
+    async def start(
+        cls, name: str, settings: dict[str, Any], errors: IO[bytes] | None, rhythm: Callable[[], float] | None = None
+    ) -> Player:
+        """Starts a server whose worker is there already; `errors` takes what it logs.
+
+        `rhythm`: seconds from one key to the next, whether the answer has come or not; None: each key waits for it.
+        """
         client = await LspClient.start(settings | {"trace": True}, stderr=errors)
-        player = cls(name, client)
+        player = cls(name, client, rhythm)
         await client.initialize()
         await client.ready()
         return player
@@ -112,13 +117,20 @@ class Player:
         shown = None
         if step.asks:
             asked = self._ask(step, began)
-            if step.waits:
+            if self._rhythm:
+                _, future = self._open[-1]
+                end = began + self._rhythm()
+                await asyncio.wait([future], timeout=max(0.0, end - time.perf_counter()))
+                shown = asked.answer if future.done() else None
+                await asyncio.sleep(max(0.0, end - time.perf_counter()))
+            elif step.waits:
                 await self._settle()
                 shown = asked.answer
         else:
             self._rest(step.cursor)
         answer = self._placed(shown) if shown else None
-        await asyncio.sleep(step.pause)
+        if not (self._rhythm and step.asks):
+            await asyncio.sleep(step.pause)
         return answer
 
     def _change(self, start: int, end: int, new: str) -> None:

@@ -54,9 +54,22 @@ class Step:
 class Script:
     """The typing of one file, about `keystrokes` requests long."""
 
-    def __init__(self, text: str, seed: str, keystrokes: int, *, before: int = 3000, after: int = 3000):
-        """`before`, `after`: characters wanted on both sides of every hole, as far as the file has them."""
-        self.original = text
+    def __init__(
+        self,
+        text: str,
+        seed: str,
+        keystrokes: int,
+        *,
+        before: int = 3000,
+        after: int = 3000,
+        accept: float = ACCEPT,
+        wander: bool = True,
+    ):
+        """`before`, `after`: characters wanted on both sides of every hole, as far as the file has them.
+
+        `accept`: how often a suggestion that is right is accepted. Without `wander` nobody rests or looks elsewhere.
+        """
+        self.original, self._accept, self._wanders = text, accept, wander
         self._chance = random.Random(seed)
         self.regions = sorted(self._choose(keystrokes, before, after))
         self.text = self.holed = self._without(self.regions)
@@ -127,7 +140,7 @@ class Script:
                 text = "\n" + missing[done + 1 :][: _indentation(missing[done + 1 :])]
                 done += len(text)
                 answer = yield self._edit("newline", cursor, cursor, text, cursor + len(text))
-                if self._chance.random() < REST_AFTER_NEWLINE:
+                if self._wanders and self._chance.random() < REST_AFTER_NEWLINE:
                     yield Step("rest", cursor + len(text), asks=False, pause=self._chance.uniform(0.2, 0.8))
             elif (match := _match(missing, done, pending)) is not None and _free(self.text, cursor, pending):
                 pending.append(match)
@@ -140,11 +153,12 @@ class Script:
                 done += 1
                 answer = yield self._edit("insert", cursor, cursor, char, cursor + 1, waits=waits)
             length = _fits(answer, head, missing, done, pending)
-            if answer and length and self._chance.random() < ACCEPT:
+            if answer and length and self._chance.random() < self._accept:
                 done += length
                 pending = [i for i in pending if i >= done]
                 yield self._edit("accept", answer.start, answer.end, answer.text, head + done)
-            yield from self._wander(head + done)
+            if self._wanders:
+                yield from self._wander(head + done)
 
     def _wander(self, cursor: int) -> Generator[Step, Answer | None, None]:
         """Sometimes the hand rests, or the eye goes elsewhere and the cursor with it."""

@@ -17,6 +17,8 @@ from inference.wire import End, EndReason, Failure, FimRequest, Piece, Timing
 if TYPE_CHECKING:
     import torch
 
+    from inference.branches import Branches, Unsure
+
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Piece | End | Failure], None]
@@ -31,6 +33,8 @@ class Ticket:
     sink: Sink
     submitted: float = attrs.field(factory=time.perf_counter)
     cancelled: bool = False
+    held: bytes = b""
+    """What the first tokens of every answer must spell out before its text begins."""
 
     def publish(self, message: Piece | End | Failure) -> None:
         """Hands a message to whoever asked."""
@@ -59,18 +63,48 @@ class Choice:
     first_token: float = 0.0
     unsent: tuple[float, int] = (0.0, 0)  # log-probability and number of tokens whose text is not certain yet
     context: bytearray = attrs.field(factory=bytearray)  # the tokens so far, as drafts are looked up in them
+    branches: Branches | None = None  # of an alternative: where else it may leave the greedy answer
+    unsure: list[Unsure] = attrs.field(factory=list["Unsure"])  # of a greedy answer that alternatives branch off
+    logprobs: list[float] = attrs.field(factory=list[float])  # of its tokens
+    text: str = ""  # that was published, or will be
+    first_line_tokens: int = 0
+    kept: list[Piece] | None = None  # an alternative's pieces, until its text is known to be another's
     draft: Draft | None = None  # its tokens stand at the end of the sequence's, until the forward in hand
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it: for the first answer, unless that is asked ahead, but not for alternatives."""
+        return self.ticket.request.priority == "interactive" and self.branches is None
 
     @property
     def to_compute(self) -> int:
         """Tokens whose KV is not there yet."""
         return len(self.sequence.ids) - self.sequence.computed
 
-    def end(self, reason: EndReason) -> None:
-        """Publishes the rest of the text and the `End`; for choices that were never forked off, theirs too."""
-        ticket, now = self.ticket, time.perf_counter()
+    def say(self, text: str, top: tuple[tuple[str, float], ...] = ()) -> None:
+        """Publishes text that is certain, with the log-probabilities since the last; an alternative keeps it."""
+        piece = Piece(text, *self.unsent, self.index, top)
+        self.unsent = (0.0, 0)
+        self.text += text
+        if self.kept is None:
+            self.ticket.publish(piece)
+        else:
+            self.kept.append(piece)
+
+    def release(self) -> None:
+        """Publishes what an alternative kept."""
+        for piece in self.kept or ():
+            self.ticket.publish(piece)
+        self.kept = None
+
+    def finish(self, reason: EndReason) -> None:
+        """Says the rest of the text."""
         if rest := self.stopper.finish(reason):
-            ticket.publish(Piece(rest, *self.unsent, self.index))
+            self.say(rest)
+
+    def end(self, reason: EndReason) -> None:
+        """Publishes the `End`; for choices that were never forked off, theirs too."""
+        ticket, now = self.ticket, time.perf_counter()
         timing = Timing(
             queued=milliseconds(self.started - ticket.submitted),
             first_token=milliseconds(self.first_token - ticket.submitted) if self.first_token else 0.0,
@@ -78,6 +112,8 @@ class Choice:
         )
         reused = self.sequence.reused if self.index == 0 else self.prompt
         unborn = range(1, ticket.request.n) if self.decoded == 0 else range(0)
+        if self.index == 0 and reason in ("superseded", "cancelled"):
+            unborn = range(1, ticket.request.choices) if ticket.request.alternatives else unborn
         for index in (self.index, *unborn):
             ticket.publish(End(reason, self.prompt, reused, self.prefilled, self.decoded, timing, index))
 

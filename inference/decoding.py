@@ -7,10 +7,11 @@ import time
 import torch
 from torch import Tensor
 
+from inference.branches import Unsure
 from inference.choice import Choice
 from inference.sampling import choose, likeliest
 from inference.tokens import Tokens
-from inference.wire import EndReason, Piece
+from inference.wire import EndReason
 
 ENDED_BEFORE = ("eos", "line", "lines", "dedent", "suffix")
 """Ends whose token is no part of the answer, so that no prompt will hold it."""
@@ -34,25 +35,42 @@ class Decoding:
         logits = logits[: len(self._vocabulary)]  # a model's table may be padded with ids that spell nothing
         allowed = self._mask(choice.held) if choice.held else None
         token, logprob = choose(logits, request.sampling, allowed, choice.generator)
+        if request.alternatives and choice.index == 0:
+            self._note_second(choice, logits, allowed, logprob)
+        top = self._likeliest(logits, request.top_logprobs, allowed)
+        return token, self.took(choice, token, logprob, top)
+
+    def took(
+        self, choice: Choice, token: int, logprob: float, top: tuple[tuple[str, float], ...] = ()
+    ) -> EndReason | None:
+        """Adds a token to a choice's text, and says what text that makes certain; why the choice ends there, if so."""
+        request = choice.ticket.request
         choice.decoded += 1
         if choice.decoded == 1:
             choice.first_token = time.perf_counter()
         spelled = self._vocabulary.bytes_of(token)
         ended = not spelled  # eos, or another control token where text should be
         text = "" if ended else _new_text(choice, spelled)
+        if "\n" not in choice.text.lstrip("\n"):
+            choice.first_line_tokens = choice.decoded
         certain = choice.stopper.feed(text) if text else ""
         choice.unsent = (choice.unsent[0] + logprob, choice.unsent[1] + 1)
         if certain or request.top_logprobs:
-            top = self._likeliest(logits, request.top_logprobs, allowed)
-            choice.ticket.publish(Piece(certain, *choice.unsent, choice.index, top))
-            choice.unsent = (0.0, 0)
+            choice.say(certain, top)
         if choice.stopper.reason:
-            return token, choice.stopper.reason
+            return choice.stopper.reason
         if ended:
-            return token, "eos"
+            return "eos"
         if choice.decoded >= request.stops.max_tokens:
-            return token, "tokens"
-        return token, "window" if choice.prompt + choice.decoded >= self._window else None
+            return "tokens"
+        return "window" if choice.prompt + choice.decoded >= self._window else None
+
+    def _note_second(self, choice: Choice, logits: Tensor, allowed: Tensor | None, logprob: float) -> None:
+        best = likeliest(logits, 2, allowed)
+        if len(best) == 2:
+            second, less = best[1]
+            choice.unsure.append(Unsure(choice.decoded, second, less, logprob - less))
+        choice.logprobs.append(logprob)
 
     def _mask(self, held: bytes) -> Tensor:
         mask = self._masks.get(held)

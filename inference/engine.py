@@ -18,6 +18,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
 from inference.decoding import ENDED_BEFORE, Decoding
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
@@ -138,6 +139,7 @@ class Engine:
         sequence = self._model.begin(prompt.ids, reuse=request.reuse)
         self.counts["prompt"] += length
         self.counts["reused"] += sequence.reused
+        ticket.held = prompt.held
         first = Choice(ticket, 0, sequence, length, prompt.held, Stopper(request.stops), self._generator(request, 0))
         return [first]
 
@@ -153,7 +155,10 @@ class Engine:
 
     def _chosen(self) -> list[tuple[Choice, int]]:
         """What the next forward computes, drafts aside: (choice, tokens)."""
-        wanted = [c for c in self._choices if c.ticket.request.priority == "interactive"] or self._choices[-1:]
+        wanted = [c for c in self._choices if c.urgent]
+        if not wanted:  # background work, one request at a time
+            newest = self._choices[-1:]
+            wanted = [c for c in self._choices if newest and c.ticket is newest[0].ticket]
         rows = [(choice, 1) for choice in wanted if choice.to_compute == 1]
         prompts = [choice for choice in wanted if choice.to_compute > 1]
         if prompts:
@@ -252,11 +257,47 @@ class Engine:
     def _end(self, choice: Choice, reason: EndReason) -> None:
         self._choices.remove(choice)
         request, ids = choice.ticket.request, choice.sequence.ids
-        if self._drafts:
+        if self._drafts and not choice.branches:
             self._drafts.remember(request.session, ids, len(ids) - choice.prompt)
         self._model.end(choice.sequence, keep=request.reuse)
+        choice.finish(reason)
+        broken_off = reason in ("superseded", "cancelled")
+        if choice.branches and not broken_off and not choice.branches.is_new(choice.text):
+            return self._branch(choice, choice.branches, choice.index)
+        choice.release()
         self.counts[f"end_{reason}"] += 1
         choice.end(reason)
+        if request.alternatives and choice.index == 0 and not broken_off:
+            branches = Branches(choice)
+            for index in range(1, 1 + request.alternatives):
+                self._branch(choice, branches, index)
+        return None
+
+    def _branch(self, other: Choice, branches: Branches, index: int) -> None:
+        """Begins the next alternative of a request, where its greedy answer was least certain; else ends it.
+
+        `other` is any choice of that request that has ended.
+        """
+        ticket, prompt = other.ticket, other.sequence.ids[: other.prompt]
+        while point := branches.next():
+            ids = [*branches.ids[: point.at], point.second]
+            sequence = self._model.begin(prompt + ids, reuse=ticket.request.reuse)
+            held, stopper = ticket.held, Stopper(ticket.request.stops)
+            choice = Choice(ticket, index, sequence, other.prompt, held, stopper, None, branches=branches, kept=[])
+            self._choices.append(choice)
+            reason = None
+            for token, logprob in zip(ids, [*branches.logprobs[: point.at], point.logprob], strict=True):
+                reason = reason or self._decoding.took(choice, token, logprob)
+            if reason is None:
+                return None
+            choice.finish(reason)
+            self._choices.remove(choice)
+            self._model.end(sequence, keep=ticket.request.reuse)
+            if branches.is_new(choice.text):
+                choice.release()
+                return choice.end(reason)
+        ticket.publish(End("repeated", other.prompt, choice=index))
+        return None
 
     def _fail(self, choices: list[Choice], error: Exception) -> None:
         """Ends the requests of these choices with an error that says what to do."""

@@ -16,7 +16,10 @@ from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
 Priority = Literal["interactive", "background"]
-EndReason = Literal["eos", "line", "lines", "dedent", "suffix", "tokens", "window", "superseded", "cancelled"]
+EndReason = Literal[
+    "eos", "line", "lines", "dedent", "suffix", "tokens", "window", "superseded", "cancelled", "repeated"
+]
+"""`repeated`: an alternative that has no text of its own to offer."""
 
 T = TypeVar("T")
 
@@ -68,6 +71,10 @@ class FimRequest:
     typed: str = ""
     stops: Stops = attrs.field(factory=Stops)
     n: int = attrs.field(default=1, validator=_between(1, 16))
+    alternatives: int = attrs.field(default=0, validator=_between(0, 8))
+    """So many choices more, 1 to `alternatives`, of other texts: they branch off choice 0 where it was least certain.
+
+    Only with `n` 1 and temperature 0. Each comes once its text is known to be new, with background priority."""
     sampling: Sampling = attrs.field(factory=Sampling)
     priority: Priority = "interactive"
     id: str = ""
@@ -79,6 +86,15 @@ class FimRequest:
     """Use and feed the prefix cache; False computes everything anew (for measuring and checking)."""
     top_logprobs: int = attrs.field(default=0, validator=_between(0, 20))
     """Report this many most likely tokens beside each one that was chosen (0 to 20)."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.alternatives and (self.n > 1 or self.sampling.temperature > 0):
+            raise ValueError("alternatives are of one greedy answer: leave n at 1 and temperature at 0")
+
+    @property
+    def choices(self) -> int:
+        """How many `End`s the reply has."""
+        return self.n + self.alternatives
 
 
 @attrs.frozen

@@ -223,7 +223,7 @@ class Worker:
             while True:
                 await response.write(wire.dumps(message) + b"\n")
                 ends += isinstance(message, End)
-                if ends == asked.n or isinstance(message, Failure):
+                if ends == asked.choices or isinstance(message, Failure):
                     break
                 message = await replies.get()
             await response.write_eof()

@@ -7,6 +7,7 @@ very document that was suggested.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import attrs
@@ -16,6 +17,9 @@ from lsp_server.text import Edit, Position
 
 KEPT = 16
 """Suggestions followed in one document."""
+
+
+_numbers = itertools.count(1)
 
 
 @attrs.define
@@ -58,6 +62,10 @@ class Suggestion:
     covered: str = ""
     looked_ahead: bool = False
     """Whether what comes after it was asked for."""
+    dismissed: bool = False
+    """Sent away by the user: not shown again unasked."""
+    number: str = attrs.field(factory=lambda: str(next(_numbers)))
+    """Its name towards the client."""
 
     def rest(self, document: Text, cursor: Position) -> Rest | None:
         """What is left to insert at `cursor`; None if the document does not agree with it there.
@@ -103,6 +111,20 @@ class Suggestions:
             if rest := suggestion.rest(document, cursor):
                 return suggestion, rest
         return None
+
+    def all_at(self, document: Text, cursor: Position) -> list[tuple[Suggestion, Rest]]:
+        """Every suggestion that leads to `cursor` with a text of its own left, the newest first."""
+        found: dict[str, tuple[Suggestion, Rest]] = {}
+        for suggestion in self._kept:
+            rest = suggestion.rest(document, cursor)
+            if rest and rest.text:
+                found.setdefault(rest.text, (suggestion, rest))
+        return list(found.values())
+
+    def rotate(self, suggestion: Suggestion) -> None:
+        """Puts a suggestion behind all others."""
+        self._kept.remove(suggestion)
+        self._kept.append(suggestion)
 
     def clear(self) -> None:
         """Forgets all."""

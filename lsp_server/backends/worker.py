@@ -97,7 +97,7 @@ class WorkerBackend:
                     message = _message(line)
                     ends += isinstance(message, End)
                     yield message
-                if ends < request.n:
+                if ends < request.choices:
                     raise Lost("the worker ended in the middle of an answer")
         except (OSError, _client_error()) as error:
             self._become(State("absent", f"the worker is gone: {error or type(error).__name__}"))

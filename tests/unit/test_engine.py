@@ -54,7 +54,7 @@ class Answer:
 
     def __init__(self, engine: Engine, request: FimRequest):
         self.messages: queue.Queue[Message] = queue.Queue()
-        self.n = request.n
+        self.n = request.choices
         self.seen: list[Message] = []
         self.ticket: Ticket = engine.submit(request, self.messages.put)
 
@@ -122,6 +122,52 @@ def test_sampled_choices_differ_and_a_seed_repeats_them(engine: Engine) -> None:
     texts = [first.text(i) for i in range(3)]
     assert len(set(texts)) > 1
     assert [second.text(i) for i in range(3)] == texts
+
+
+@pytest.mark.parametrize("typed", ["\n    ", "\n    with op", "\n    return js"])
+@pytest.mark.parametrize("reuse", [True, False])
+def test_alternatives_differ_and_share_what_is_certain(engine: Engine, loaded: Loaded, typed: str, reuse: bool) -> None:
+    alone = Answer(engine, ask(typed)).text()
+    answer = Answer(engine, ask(typed, alternatives=3, reuse=reuse))
+    texts = [answer.text(i) for i in range(4)]
+    assert texts[0] == alone, "the first one is the greedy answer"
+    assert len({text.rstrip() for text in texts}) == 4
+    assert [end.choice for end in answer.ends()] == [0, 1, 2, 3]
+    pieces = [m for m in answer.seen if isinstance(m, Piece)]
+    for end in answer.ends():
+        assert sum(p.tokens for p in pieces if p.choice == end.choice) <= end.decoded
+    loaded.model.check()  # type: ignore[attr-defined]
+
+
+def test_alternatives_wait_for_those_that_somebody_waits_for(engine: Engine) -> None:
+    """They are the last to be served: a request that comes while they run is answered first."""
+    wordy = Answer(engine, ask(alternatives=3, session="a", stops=Stops(max_tokens=200)))
+    while not isinstance(wordy.next(), End):
+        pass
+    other = Answer(engine, ask("\n    re", session="b"))
+    other.ends()
+    assert sum(isinstance(m, End) for m in wordy.seen) == 1
+    assert wordy.messages.empty(), "none of them has ended before it"
+    wordy.ends()
+
+
+def test_without_other_texts_the_alternatives_end_as_repeated(engine: Engine) -> None:
+    warm = Answer(engine, ask(alternatives=2, stops=Stops(max_tokens=0)))
+    assert [end.reason for end in warm.ends()] == ["tokens", "repeated", "repeated"]
+
+
+def test_superseding_a_request_ends_its_alternatives_too(engine: Engine) -> None:
+    older = Answer(engine, ask(session="s", alternatives=3, stops=Stops(max_tokens=500)))
+    older.next()
+    Answer(engine, ask(session="s")).ends()
+    assert [end.reason for end in older.ends()] == ["superseded"] * 4
+
+
+def test_alternatives_of_several_or_sampled_answers_are_refused() -> None:
+    with pytest.raises(ValueError, match="alternatives"):
+        ask(alternatives=1, n=2)
+    with pytest.raises(ValueError, match="alternatives"):
+        ask(alternatives=1, sampling=Sampling(temperature=1.0))
 
 
 def test_log_probabilities_add_up(engine: Engine) -> None:
