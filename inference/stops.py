@@ -11,6 +11,7 @@ from inference.wire import EndReason, Stops
 
 SHORTEST_HEAD = 3
 """Characters (spaces aside) below which the rest of a line is too common to stop at: a lone `)` proves nothing."""
+_OPENING, _CLOSING = re.compile(r"[(\[{]"), re.compile(r"[)\]}]")
 
 
 class Stopper:
@@ -23,6 +24,9 @@ class Stopper:
         rest = "" if head.startswith("\n") else head.strip()
         self._repeated_rest = rest if len(rest) >= SHORTEST_HEAD else ""
         self._closer = re.compile("|".join(map(_closer_pattern, stops.closers)) or r"(?!)")
+        self._middle = re.compile("|".join(map(_word_pattern, stops.middles)) or r"(?!)")
+        self._opens = re.compile(stops.opens) if stops.opens else None
+        self._below = stops.dedent_below
         self._text = ""
         self._sent = 0
         self._line = 0  # where the line in hand begins in _text
@@ -45,6 +49,8 @@ class Stopper:
             line = self._text[self._line :]
             if self._line and (not line.strip() or self._cut_before(line, whole=True)):
                 self._cut(self._solid, reason)
+            elif self._line and (end := self._block_end(line)):
+                self._cut(self._line + end, reason)
             else:
                 self._solid, self.reason = len(self._text), reason
         return self._release()
@@ -55,12 +61,14 @@ class Stopper:
             if self._rest_repeated(line):
                 return
             if self._stops.end_of_line:
-                return self._cut(end, "line")
+                if not self._opens or not self._goes_on(self._stops.head + line, line):
+                    return self._cut(end, "line")
+                self._below = self._below or _indent(self._stops.head + line) + 1
         elif line.strip():
             if stop := self._cut_before(line, whole=True):
                 return self._cut(self._solid, stop)
-            if closer := self._block_end(line):
-                return self._cut(self._line + closer.end(), "dedent")
+            if kept := self._block_end(line):
+                return self._cut(self._line + kept, "dedent")
         if line.strip() or self._line == 0:
             self._solid = end
         if self._stops.max_lines and self._lines >= self._stops.max_lines:
@@ -77,13 +85,20 @@ class Stopper:
             return
         elif stop := self._cut_before(line, whole=False):
             self._cut(self._solid, stop)
-        elif not self._undecided(line) and not self._block_end(line):
+        elif not self._undecided(line):
             self._solid = len(self._text)
+
+    def _goes_on(self, line: str, added: str) -> bool:
+        """Whether a whole line opens something; `added` is the part of it whose brackets count."""
+        left_open = len(_OPENING.findall(added)) > len(_CLOSING.findall(added))
+        return left_open or bool(self._opens and self._opens.search(line.rstrip()))
 
     def _rest_repeated(self, line: str) -> bool:
         at = line.find(self._repeated_rest) if self._repeated_rest else -1
+        while at >= 0 and len(_OPENING.findall(line, 0, at)) > len(_CLOSING.findall(line, 0, at)):
+            at = line.find(self._repeated_rest, at + 1)  # inside brackets of the completion's own it is something else
         if at >= 0:
-            self._cut(len(line[:at].rstrip()), "suffix")
+            self._cut(at, "suffix")
         return at >= 0
 
     def _possible_rest(self, line: str) -> int:
@@ -97,23 +112,37 @@ class Stopper:
         """Why the completion ends before this non-blank new line, as far as it is known."""
         if whole and self._repeated_line and line.rstrip() == self._repeated_line:
             return "suffix"
-        below = self._stops.dedent_below
-        indent = _indent(line)
-        if indent >= below or (not whole and self._undecided(line)):
+        if _indent(line) >= self._below or (not whole and self._undecided(line)):
             return None
-        return None if self._block_end(line) else "dedent"
+        return None if self._at_block(line) else "dedent"
 
-    def _block_end(self, line: str) -> re.Match[str] | None:
-        """The closer of the block that the cursor opened, if the line begins with it, from the line's start."""
+    def _at_block(self, line: str) -> bool:
+        """Whether the line belongs to the head of the block: it ends it, or goes on with it."""
         indent = _indent(line)
-        return self._closer.match(line, indent) if indent == self._stops.dedent_below - 1 else None
+        ours = indent == self._below - 1
+        return ours and bool(self._closer.match(line, indent) or self._middle.match(line, indent))
+
+    def _block_end(self, line: str) -> int:
+        """How much of the line still belongs to the block that it closes; 0 if it closes none."""
+        indent = _indent(line)
+        closer = self._closer.match(line, indent) if indent == self._below - 1 else None
+        if closer is None or self._middle.match(line, indent):
+            return 0
+        after = line[closer.end() :]
+        if not self._goes_on(line, after):
+            return len(line.rstrip())
+        return 0 if closer.group()[0] in ")]" else closer.end()  # `) {` is still the head, `} else {` another block
 
     def _undecided(self, line: str) -> bool:
         """Whether more text may still make this open line a repetition or a closer."""
         if self._repeated_line.startswith(line.rstrip()) and self._repeated_line:
             return True
-        start = line.lstrip()
-        return _indent(line) == self._stops.dedent_below - 1 and any(c.startswith(start) for c in self._stops.closers)
+        indent = _indent(line)
+        if indent != self._below - 1:
+            return False
+        start = line[indent:]
+        words = (*self._stops.closers, *self._stops.middles)
+        return self._at_block(line) or any(word.startswith(start) for word in words)
 
     def _cut(self, end: int, reason: EndReason) -> None:
         self._text, self._solid, self.reason = self._text[:end], end, reason
@@ -128,6 +157,11 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" \t"))
 
 
+def _word_pattern(word: str) -> str:
+    """A word as a whole; punctuation as it is."""
+    return re.escape(word) + (r"\b" if word[-1:].isalnum() else "")
+
+
 def _closer_pattern(closer: str) -> str:
     """A closer and the punctuation that belongs to it: `});`; one that is a word ends where the word does."""
-    return re.escape(closer) + (r"\b" if closer[-1:].isalnum() else "") + r"[)\]};,]*"
+    return _word_pattern(closer) + r"[)\]};,]*"

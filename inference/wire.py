@@ -7,6 +7,7 @@ a reply to `POST /v1/fim` is a stream of `Piece` lines closed by one `End` line 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal, TypeVar, cast
 
 import attrs
@@ -28,6 +29,13 @@ def _between(low: float, high: float) -> Any:
     return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
 
 
+def _is_pattern(_: Any, attribute: Any, value: str) -> None:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{attribute.name} is no regular expression: {error}") from error
+
+
 @attrs.frozen
 class Stops:
     """Where a completion ends, decided by the server from the syntax, applied by the worker while it decodes."""
@@ -35,13 +43,22 @@ class Stops:
     max_tokens: int = attrs.field(default=64, validator=_between(0, 8192))
     """Most tokens generated (those that spell out the held-back piece included); 0 only warms the cache."""
     end_of_line: bool = False
-    """End before the first line break."""
+    """End before the first line break, unless the line opens something: see `opens`."""
+    opens: str = attrs.field(default="", validator=_is_pattern)
+    """A regular expression for lines after which something is open, searched in a line with `head` before the first.
+
+    Such a line, or one that leaves a bracket open, does not end the completion; it goes on to where a line stands no
+    deeper than the one that opened. Empty: the first line break is the end, whatever stands before it."""
+    head: str = ""
+    """The cursor's line up to the cursor, as far as it matters to `opens` and to the indentation."""
     max_lines: int = attrs.field(default=0, validator=_between(0, 10_000))
     """End before the line break that would begin line `max_lines` + 1 of the completion; 0: no limit."""
     dedent_below: int = attrs.field(default=0, validator=_between(0, 1_000_000))
     """End before a non-blank new line indented by less than this many columns (a tab counts as one); 0: off."""
     closers: tuple[str, ...] = ()
     """A line one column below `dedent_below` that starts with one of these closes the block and is kept."""
+    middles: tuple[str, ...] = ()
+    """One that starts with one of these, `else` say, goes on with the block."""
     suffix_head: str = ""
     """The text after the hole to the end of its first non-blank line: the completion ends before it repeats that.
 

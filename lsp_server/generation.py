@@ -231,7 +231,9 @@ class Generation:
         stops = self._stops(inside)
         request = fim_request(session, hole, stops, self.settings, self.priority, self.number)
         trace.request, trace.prepare_ms = request, milliseconds(self._began)
-        closing = Closing(hole, stops, session.document.lines, session.language, inside, self.shaping)
+        closing = Closing(
+            hole, stops, session.document.lines, session.language, inside, session.tree.begins_in_code, self.shaping
+        )
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, End):
@@ -264,6 +266,7 @@ class Generation:
             max_tokens_line=settings.line_tokens,
             max_tokens_block=settings.block_tokens,
             max_lines=settings.max_lines,
+            statements=self.shaping.closing,
         )
 
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import logging
 import re
+from functools import cached_property
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -53,11 +54,13 @@ class Opener:
     pattern: re.Pattern[str] = attrs.field(converter=re.compile)
     closers: tuple[str, ...] = ()
     """A line that begins with one of these ends the block and belongs to it."""
+    middles: tuple[str, ...] = ()
+    """A line that begins with one of these goes on with the block, which has one end for all its parts."""
     in_brackets: bool = False
     """Whether it still opens a block behind an unclosed bracket, as in `run(() => {`."""
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Language:
     """A language as completion sees it: one line at a time, with or without a grammar."""
 
@@ -71,6 +74,21 @@ class Language:
     openers: tuple[Opener, ...] = ()
     by_indentation: bool = False
     """No openers are known: what is indented more than the line above it is a block."""
+
+    @cached_property
+    def opens(self) -> str:
+        """A regular expression for whole lines after which a block follows; it never matches if none are known."""
+        return "|".join(f"(?:{opener.pattern.pattern})" for opener in self.openers) or r"(?!)"
+
+    @cached_property
+    def closers(self) -> tuple[str, ...]:
+        """All that a line may begin with which ends a block or a bracket."""
+        return tuple(dict.fromkeys([*")]}", *(closer for opener in self.openers for closer in opener.closers)]))
+
+    @cached_property
+    def middles(self) -> tuple[str, ...]:
+        """All that a line may begin with which goes on with a block."""
+        return tuple(dict.fromkeys(middle for opener in self.openers for middle in opener.middles))
 
     def split(self, text: str) -> tuple[str, Inside]:
         """The code of a line or of its beginning, and what its end is inside of.
@@ -134,8 +152,9 @@ _PYTHON_HEAD = Opener(
     r"):$"
 )
 _RUBY_UNFINISHED = r"(?<![,&|=+*/.\\<-])$"
+_RUBY_MIDDLES = ("else", "elsif", "when", "in", "rescue", "ensure")
 _RUBY_OPENERS = (
-    Opener(r"\bdo(?:\s*\|[^|]*\|)?$", ("end",), in_brackets=True),
+    Opener(r"\bdo(?:\s*\|[^|]*\|)?$", ("end",), ("rescue", "ensure"), in_brackets=True),
     Opener(r"\{(?:\s*\|[^|]*\|)?$", ("}",), in_brackets=True),
     Opener(
         r"^(?!.*(?:(?<![.\w])end$|\bthen\s+\S))\s*(?:"
@@ -143,6 +162,7 @@ _RUBY_OPENERS = (
         r"|(?:class|module|elsif)\s+\S.*|rescue\b.*|(?:else|ensure)"
         r"|(?:[\w@$.]+\s*(?:\|\|)?=\s*)?(?:(?:if|unless|while|until|case|for)\s+\S.*|case|begin))" + _RUBY_UNFINISHED,
         ("end",),
+        _RUBY_MIDDLES,
     ),
     Opener(r"^(?!.*\bthen\s+\S)\s*(?:when|in)\s+\S.*" + _RUBY_UNFINISHED),
 )
@@ -152,16 +172,17 @@ _PHP_OPENERS = (
     Opener(
         r"(?:^|\s)(?:(?:if|elseif|for|foreach|while|switch)\b.*\)|else)\s*:$",
         ("endif", "endforeach", "endfor", "endwhile", "endswitch"),
+        ("else", "elseif"),
     ),
 )
 _SHELL_OPENERS = (
-    Opener(r"(?:^|[\s;])(?:then|else)$", ("fi",)),
+    Opener(r"(?:^|[\s;])(?:then|else)$", ("fi",), ("else", "elif")),
     Opener(r"(?:^|[\s;])do$", ("done",)),
     Opener(r"^\s*case\s.*\sin$", ("esac",)),
     Opener(r"(?<!\$)\{$", ("}",), in_brackets=True),
 )
 _LUA_OPENERS = (
-    Opener(r"\b(?:then|do|else)$", ("end",)),
+    Opener(r"\b(?:then|do|else)$", ("end",), ("else", "elseif")),
     Opener(r"\bfunction\b[^()]*\([^()]*\)$", ("end",), in_brackets=True),
     Opener(r"\brepeat$", ("until",)),
     Opener(r"\{$", ("}",), in_brackets=True),

@@ -1,6 +1,7 @@
 """Where a completion is to end, read off the cursor's line and the nearest line of code above it.
 
-One line, unless the cursor stands where a block opens: then the block.
+Where the cursor stands at the beginning of a block: with the block. Else with the line, or with the statement if its
+first line opens something. Inside a line, a string or a comment: with the line.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import attrs
 
 from inference.wire import Stops
 from lsp_server.languages import Inside, Language
@@ -22,6 +25,7 @@ class _Block(NamedTuple):
     indentation: int
     """Of the line that opens it."""
     closers: tuple[str, ...]
+    middles: tuple[str, ...] = ()
 
 
 def stops_for(
@@ -35,25 +39,49 @@ def stops_for(
     max_tokens_line: int,
     max_tokens_block: int,
     max_lines: int,
+    statements: bool = True,
 ) -> Stops:
     """The stops of a completion at `position`.
 
     `inside` is what the cursor stands in (`SyntaxTree.inside`). `suffix` is the prompt's text after the hole and
     `rest` its part on the cursor's line: both without the auto-closed brackets that are taken as not there.
+    `statements`: a line that opens something does not end the completion; False for the line alone.
     """
     head = _suffix_head(suffix, rest)
-    block = None
-    if inside == "code" and not rest.strip() and position.column < _LONG_LINE:
-        block = _block_at(lines, position, language)
+    ends_line = inside == "code" and not rest.strip() and position.column < _LONG_LINE
+    block = _block_at(lines, position, language) if ends_line else None
     if block is None:
-        return Stops(max_tokens=max_tokens_line, end_of_line=True, suffix_head=head)
+        line = Stops(max_tokens=max_tokens_line, end_of_line=True, suffix_head=head)
+        if not ends_line or not statements or language.by_indentation:
+            return line
+        return attrs.evolve(
+            line,
+            max_tokens=max_tokens_block,
+            max_lines=max_lines,
+            closers=language.closers,
+            middles=language.middles,
+            opens=language.opens,
+            head=lines[position.line][: position.column],
+        )
+    if _closed_below(suffix, block):
+        block = block._replace(closers=(), middles=())
     return Stops(
         max_tokens=max_tokens_block,
         max_lines=max_lines,
         dedent_below=block.indentation + 1,
         closers=block.closers,
+        middles=block.middles,
+        opens=language.opens if block.closers else "",
         suffix_head=head,
     )
+
+
+def _closed_below(suffix: str, block: _Block) -> bool:
+    """Whether the next line of code after the cursor is already the one that ends the block."""
+    following = suffix.partition("\n")[2]
+    line = next((line for line in following.split("\n", _LINES_ABOVE) if line.strip()), "")
+    words = (*block.closers, *block.middles)
+    return bool(words) and _indentation(line) == block.indentation and line.lstrip().startswith(words)
 
 
 def _block_at(lines: Sequence[str], position: Position, language: Language) -> _Block | None:
@@ -77,7 +105,7 @@ def _block_at(lines: Sequence[str], position: Position, language: Language) -> _
 
 def _opened_by(text: str, language: Language) -> _Block | None:
     opener = language.block_after(language.split(text)[0])
-    return _Block(_indentation(text), opener.closers) if opener else None
+    return _Block(_indentation(text), opener.closers, opener.middles) if opener else None
 
 
 def _indentation(line: str) -> int:

@@ -131,6 +131,10 @@ class SyntaxTree:
                 return inside
         return self.language.split(line[: position.column])[1]
 
+    def begins_in_code(self, row: int) -> bool:
+        """Whether the beginning of a line is in no string and no comment."""
+        return self.tree is None or self._at(self.tree, Position(row, 0))[0] == "code"
+
     def _advance(self, parser: Parser, deadline: float) -> Tree | None:
         """Begin a parse or go on with the halted one; None if it is halted at the deadline."""
         self._halted = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ def run(text: str, stops: Stops, size: int = 1) -> tuple[str, str]:
 
 BLOCK = Stops(dedent_below=1, closers=("}",))
 RUBY = Stops(dedent_below=3, closers=("end",))
+LUA = Stops(dedent_below=1, closers=("end",), middles=("else",), opens=r"(?:then|else)$")
+LINE = Stops(end_of_line=True, opens=r":$", closers=(")", "]", "}"), max_lines=5)
 
 CASES = [
     ("one line ends before its line break", "foo(x)\nbar", Stops(end_of_line=True), "foo(x)", "line"),
@@ -58,6 +61,29 @@ CASES = [
         "suffix",
     ),
     ("a lone bracket is too common to stop at", "f(x)", Stops(suffix_head=")", end_of_line=True), "f(x)", "eos"),
+    (
+        "inside brackets of the answer's own it is something else",
+        "max(a) + g(a)",
+        Stops(suffix_head="(a)"),
+        "max",
+        "suffix",
+    ),
+    ("until they are closed", "f(g(a), 1)(a)", Stops(suffix_head="(a)"), "f(g(a), 1)", "suffix"),
+    ("a closer keeps the rest of its line", "\n  a\n} while (x);\ny", BLOCK, "\n  a\n} while (x);", "dedent"),
+    (
+        "the end of a head over lines is no end",
+        "\n  a\n) {\n  b\n)\nc",
+        Stops(dedent_below=1, closers=(")",)),
+        "\n  a\n) {\n  b\n)",
+        "dedent",
+    ),
+    ("an else goes on with its block", "\n  a\nelse\n  b\nend\nc", LUA, "\n  a\nelse\n  b\nend", "dedent"),
+    ("a longer word does not", "\n  a\nelsewhere\n", LUA, "\n  a", "dedent"),
+    ("a line that opens nothing is all", "f(a)\nb", LINE, "f(a)", "line"),
+    ("one that leaves a bracket open goes on", "f(\n  a,\n)\nb", LINE, "f(\n  a,\n)", "dedent"),
+    ("so does one that opens a block", "if a:\n  b\n  c\nd", LINE, "if a:\n  b\n  c", "dedent"),
+    ("as deep as the cursor's line", "if a:\n    b\n  c", attrs.evolve(LINE, head="  "), "if a:\n    b", "dedent"),
+    ("with what stands before the cursor", ":\n  b\nc", attrs.evolve(LINE, head="if a"), ":\n  b", "dedent"),
     ("lines are counted from the cursor's", "a\nb\nc\nd", Stops(max_lines=3), "a\nb\nc", "lines"),
     ("blank lines at the end are dropped", "a\n\n\n", Stops(), "a", "eos"),
     ("white space at the end of the open line too", "a\n    ", Stops(), "a", "eos"),
@@ -81,6 +107,8 @@ STOPS = st.builds(
     max_lines=st.integers(0, 4),
     dedent_below=st.integers(0, 5),
     closers=st.sampled_from([(), ("}",), ("end",), ("}", ")")]),
+    opens=st.sampled_from(["", "", r"a$", r"\bend$"]),
+    middles=st.sampled_from([(), (), ("a",), ("end",)]),
     suffix_head=st.sampled_from(["", "\n}", "\n\n  a", "x, y)", ")", "\n  b()", " else b()"]),
 )
 
@@ -105,10 +133,11 @@ def test_an_answer_keeps_to_its_stops(text: str, stops: Stops) -> None:
     out, _ = run(text, stops)
     lines = out.split("\n")
     assert text.startswith(out)
-    assert not (stops.end_of_line and len(lines) > 1)
+    assert not (stops.end_of_line and not stops.opens and len(lines) > 1)
     assert not (stops.max_lines and len(lines) > stops.max_lines)
     for line in lines[1:-1]:
         indent = len(line) - len(line.lstrip(" \t"))
-        assert not line.strip() or indent >= stops.dedent_below, "only the last line may close the block"
+        of_the_head = line.lstrip().startswith((*stops.middles, ")", "]"))
+        assert not line.strip() or indent >= stops.dedent_below or of_the_head, "only the last line may close the block"
     if stops.suffix_head.startswith("\n"):
         assert stops.suffix_head.rsplit("\n", 1)[1] not in [line.rstrip() for line in lines[1:]]

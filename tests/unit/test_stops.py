@@ -31,7 +31,8 @@ def stops(language_id: str, marked: str, inside: Inside = "code", left_out: str 
 
 
 def is_line(found: Stops) -> bool:
-    assert found.end_of_line == (found.max_tokens == 64) == (not found.dedent_below) == (not found.max_lines), found
+    assert found.end_of_line == (not found.dedent_below), found
+    assert (found.max_tokens == 64) == (not found.max_lines) == (found.end_of_line and not found.opens), found
     return found.end_of_line
 
 
@@ -48,10 +49,13 @@ BLOCKS = [
     ("python", "\tfor a in b:\n\t\t‸", 2, ()),
     ("javascript", "function f() {‸", 1, ("}",)),
     ("javascript", "  } else {‸", 3, ("}",)),
-    ("javascript", "  run(() => {\n    ‸\n  });", 3, ("}",)),
+    ("javascript", "  run(() => {\n    ‸\n  });", 3, ()),  # its end stands below
+    ("javascript", "  run(() => {\n    ‸\n});", 3, ("}",)),
     ("typescript", "const f = (a: A): B => {‸", 1, ("}",)),
-    ("java", "    void f() { // c\n        ‸\n    }", 5, ("}",)),
-    ("go", "func f() {\n\t‸\n}", 1, ("}",)),
+    ("java", "    void f() { // c\n        ‸\n    }", 5, ()),
+    ("java", "    void f() { // c\n        ‸\n}", 5, ("}",)),
+    ("go", "func f() {\n\t‸\n}", 1, ()),
+    ("go", "func f() {\n\t‸\n", 1, ("}",)),
     ("go", "\tcase 1:\n\t\t‸", 2, ()),
     ("rust", "fn f<'a>(x: &'a str) {‸", 1, ("}",)),
     ("c", "int f()\n{\n  ‸", 1, ("}",)),
