@@ -10,6 +10,7 @@ a bound below is missed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,6 +139,7 @@ def main(
 ) -> None:
     """Measures what is shown in real code."""
     console = Console(width=200)
+    logging.getLogger("lsp_server").setLevel(logging.ERROR)
     head = report.header("benchmarks.holes")
     kept = cache or default_cache()
     try:
