@@ -21,6 +21,7 @@ from evaluation.results import Results, Setting, Unfit, differences, figures, re
 from evaluation.run import run
 from evaluation.tasks import KNOWN, NoSet, Task, load
 from inference.version import VERSION
+from lsp_server.backends.worker import Lost, Refused
 from lsp_server.settings import FIELDS, resolve
 
 HOLES = 200
@@ -85,6 +86,8 @@ def measure(
         asyncio.run(_run(tasks, results, section, bare=bare, execute=execute))
     except (NoSet, Unfit, fill.NoWorker) as error:
         _give_up(str(error))
+    except (fill.NoAnswer, Refused, Lost) as error:
+        _give_up(f"{error}; " + ("what is done is kept: go on with --resume" if out else "--out FILE would keep it"))
     found = figures(results.scores[task.name] for task in tasks)
     console.print(_table(f"{name}, {'the model alone' if bare else 'through the language server'}", {"": found}))
     if summary:

@@ -27,13 +27,15 @@ SECONDS = 300.0
 PARSED = 0.05
 """Seconds that an editor leaves between opening a file and its first request, at the very least."""
 BARE_TOKENS = 128
+ANSWERED = ("shown", "empty", "too_long")
+"""Outcomes of a request that say something of the suggestion, and not of the worker."""
 
 
 class Filler(Protocol):
     """Fills holes under one setting."""
 
     async def fill(self, task: Task) -> Answer:
-        """The answer to one task. Several may run at a time."""
+        """The answer to one task. Raises `NoAnswer`, `Refused` or `Lost` where the worker gives none."""
         ...
 
 
@@ -41,11 +43,17 @@ class NoWorker(Exception):
     """The worker could not be brought up; the message says why."""
 
 
+class NoAnswer(Exception):
+    """The worker failed in the middle of a run: null would not mean that there is nothing to say."""
+
+
 class Editor:
     """The real language server over its pipes, with the real worker, as an editor uses them."""
 
     def __init__(self, client: LspClient):
         self._client = client
+        self._outcomes: dict[str, str] = {}
+        client.on_notification = self._notified
 
     async def fill(self, task: Task) -> Answer:
         uri = _uri(task)
@@ -56,6 +64,9 @@ class Editor:
         item = await self._client.inline(uri, place.line, place.column, SECONDS)
         ms = (time.perf_counter() - began) * 1000
         self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+        outcome = self._outcomes.pop(uri, "")
+        if outcome not in ANSWERED:
+            raise NoAnswer(f"{task.name} got no answer from the worker ({outcome or 'it is gone'})")
         if item is None:
             return Answer(ms=ms)
         text, span = str(item["insertText"]), item["range"]
@@ -63,12 +74,16 @@ class Editor:
         begun = place.column - int(span["start"]["character"])
         return Answer(text[begun:], int(span["end"]["character"]) - place.column, ms)
 
+    def _notified(self, method: str, params: Any) -> None:
+        if method == "fimble/trace":
+            self._outcomes[params["uri"]] = params.get("outcome", "empty")
+
 
 @contextlib.asynccontextmanager
 async def editor(settings: dict[str, Any]) -> AsyncGenerator[Editor, None]:
     """A server of its own whose worker is loaded. `settings`: the section `fimble` of the configuration."""
     capabilities = CAPABILITIES | {"general": {"positionEncodings": ["utf-32"]}}
-    client = await LspClient.start(settings)
+    client = await LspClient.start(settings | {"trace": True})
     try:
         await client.initialize(capabilities)
         await client.ready(SECONDS)

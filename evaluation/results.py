@@ -90,13 +90,14 @@ def figures(scores: Iterable[Score]) -> dict[str, Any]:
 
 
 Measure = Callable[[Score], Any]
+"""Of a score; None where there is nothing to measure, and then the task is left out of a comparison."""
 MEASURES: dict[str, Measure] = {
     "first line": lambda score: score.first,
     "whole": lambda score: score.whole,
     "pass@1": lambda score: score.passed,
     "shown": lambda score: score.shown,
     "all right": lambda score: score.right,
-    "similarity": lambda score: score.similarity,
+    "similarity": lambda score: score.similarity if score.shown else None,
 }
 
 

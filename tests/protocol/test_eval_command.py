@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import attrs
@@ -15,7 +16,7 @@ from evaluation.results import read
 from inference.wire import FimRequest, Piece, Stops
 from lsp_server.backends.worker import WorkerBackend
 from lsp_server.settings import Settings
-from tests.conftest import FIMBLE
+from tests.conftest import FIMBLE, stop_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_SET = ROOT / "tests" / "data" / "holes.jsonl"
@@ -65,6 +66,18 @@ def test_a_folder_of_the_user_s_is_a_set_too(state: dict[str, str], tmp_path: Pa
     shown = fimble(state, "eval", tmp_path, "--limit", "5")
     assert "│ 5 │" in " ".join(shown.split()) or " 5 " in shown
     assert "pass@1" in shown
+
+
+def test_a_worker_that_dies_is_no_silence_and_the_run_goes_on(fresh_state: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    with subprocess.Popen([FIMBLE, "eval", str(OWN_SET), "--no-execute", "--out", str(out)], env=fresh_state) as run:
+        while not out.exists() or len(out.read_text().splitlines()) < 3:
+            assert run.poll() is None
+            time.sleep(0.05)
+        stop_workers(fresh_state)
+        assert run.wait(60) == 2
+    assert all(json.loads(line)["text"] for line in out.read_text().splitlines()[1:])
+    fimble(fresh_state, "eval", OWN_SET, "--no-execute", "--limit", "5", "--out", out, "--resume")
 
 
 def test_what_cannot_be_evaluated_is_said(state: dict[str, str], tmp_path: Path) -> None:

@@ -343,7 +343,7 @@ class Fixed:
 
 def test_a_run_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:
     tasks, path = load(str(OWN_SET)), tmp_path / "a.jsonl"
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(RuntimeError, match="died"):
         asyncio.run(run(tasks, Fixed(fail_at=7), Results(path, {"way": "test"}), execute=False))
     with path.open("a") as file:
         file.write('{"task": "cut')  # killed while writing
