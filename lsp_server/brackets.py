@@ -85,11 +85,11 @@ def quote_before(before: str, language: Language) -> str:
     return quote if quote[:1] in QUOTES else ""
 
 
-def missing(before: Sequence[str], after: str, language: Language, *, to_end: bool) -> list[str] | None:
+def missing(before: Sequence[str], after: str, language: Language, *, complete: bool) -> list[str] | None:
     """The closing brackets that the text before a place wants and the text after it does not have, in order.
 
-    `before`: the last lines before the place, the last one cut at it. `to_end`: `after` reaches the document's end.
-    None: brackets that are closed further down than `after` reaches, if at all, so that nobody knows.
+    `before`: the lines before the place, the last one cut at it. `complete`: nothing outside of both texts has to do
+    with what is open in them. None: it has, so that nobody knows.
     """
     wanted = [CLOSER_OF[bracket] for _, bracket in reversed(scan("\n".join(before), language).open)]
     there = scan(after, language).closes
@@ -98,11 +98,9 @@ def missing(before: Sequence[str], after: str, language: Language, *, to_end: bo
     for closer in wanted:
         if at < len(there) and there[at] == closer:
             at += 1
-        elif at < len(there) or to_end:
-            lacking.append(closer)
         else:
-            return lacking or None
-    return lacking
+            lacking.append(closer)
+    return lacking if complete else None
 
 
 def _take(place: int, bracket: str, opened: list[tuple[int, str]], loose: list[tuple[int, str]]) -> None:

@@ -13,9 +13,19 @@ from lsp_server.brackets import CLOSER_OF
 from lsp_server.hole import Hole
 from lsp_server.indentation import from_the_cursor, reindented
 from lsp_server.languages import Inside, Language
-from lsp_server.shaping import Shaped, Shaping, balanced, echoes, without_following, without_loops, without_rest
+from lsp_server.shaping import (
+    Shaped,
+    Shaping,
+    balanced,
+    covered,
+    echoes,
+    without_following,
+    without_loops,
+    without_rest,
+)
 from lsp_server.soundness import Soundness
 from lsp_server.surroundings import Surroundings, leading
+from lsp_server.window import window
 
 TRIED = 8
 """Ends of an answer that are tried until one is sound."""
@@ -38,10 +48,11 @@ class Closing:
         in_code: Callable[[int], bool],
         shaping: Shaping,
     ):
-        """`lines` are the document's, as the hole was cut from them; `in_code` as for `Soundness`."""
+        """`lines` are the document's, as the hole was cut from them; `in_code` as for `window`."""
         self._stops, self._shaping = stops, shaping
-        self._around = Surroundings.of(hole, lines, language, inside)
-        self._soundness = Soundness(language, lines, hole.cursor, in_code)
+        near = window(lines, hole.cursor.line, in_code)
+        self._around = Surroundings.of(hole, near, language, inside)
+        self._soundness = Soundness(language, near, hole.cursor.column)
         self._looked = 0  # the text up to the last line end looked at
         self._loops = False
         self.text = ""
@@ -88,6 +99,12 @@ class Closing:
         if not self._shaping.brackets:
             return Shaped(text, 0) if text.strip() else None
         shaped = balanced(text, self._around)
+        if len(shaped.text) < len(text) and not self._around.rest:
+            # Nothing is closed twice on this line; what is closed below, the grammar knows better.
+            written = Shaped(text, covered(text, self._around))
+            now, then = self._soundness.errors(shaped.text, shaped.covers), self._soundness.errors(text, written.covers)
+            if now is not None and then is not None and then < now:
+                return written
         return shaped if shaped.text.strip() else None
 
     def _trimmed(self, text: str) -> str:

@@ -61,7 +61,7 @@ def reindented(text: str, around: Surroundings) -> str:
     if not further or not unit or around.inside == "string":
         return text
     leads = [leading(line) for line in further]
-    own = _answers_unit(leads, unit, around)
+    own = _answers_unit(leads, unit, around, _opens(around, lines[0]))
     if not own or own == unit:
         return text
     levels = [len(lead) / len(own) for lead in leads]
@@ -75,7 +75,7 @@ def reindented(text: str, around: Surroundings) -> str:
     return "\n".join([lines[0], *out])
 
 
-def _answers_unit(leads: Sequence[str], unit: str, around: Surroundings) -> str:
+def _answers_unit(leads: Sequence[str], unit: str, around: Surroundings, opens: bool) -> str:
     """The unit of an answer's lines, where it is another one than the file's; empty if that is not certain."""
     indented = [lead for lead in leads if lead]
     if not indented:
@@ -84,12 +84,12 @@ def _answers_unit(leads: Sequence[str], unit: str, around: Surroundings) -> str:
         if any("\t" in lead for lead in indented):
             return ""
         # Directly below the cursor's line comes its own level or one more.
-        level = len(leading(around.before)) + (1 if _opens(around) else 0)
+        level = len(leading(around.before)) + opens
         width = len(indented[0]) // level if level else gcd(*map(len, indented))
         return " " * width if width in (2, 3, 4, 8) and level * width in (0, len(indented[0])) else ""
     if all(set(lead) == {"\t"} for lead in indented):
         return "\t"
-    if any("\t" in lead for lead in indented) or not _opens(around):
+    if any("\t" in lead for lead in indented) or not opens:
         return ""
     base = len(leading(around.before))
     deeper = [len(lead) - base for lead in leads if len(lead) > base]
@@ -98,6 +98,6 @@ def _answers_unit(leads: Sequence[str], unit: str, around: Surroundings) -> str:
     return " " * width if width in (2, 4, 8) and width == first else ""
 
 
-def _opens(around: Surroundings) -> bool:
-    """Whether the cursor's line opens a block, so that the line below it stands one level deeper."""
-    return bool(around.language.block_after(around.language.split(around.before)[0]))
+def _opens(around: Surroundings, first: str) -> bool:
+    """Whether the cursor's line, ended so, opens a block: the line below it stands one level deeper."""
+    return bool(around.language.block_after(around.language.split(around.before + first)[0]))

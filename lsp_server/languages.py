@@ -28,10 +28,10 @@ _LONGEST_HEAD = 2_000
 
 # Strings that end on the line; a backslash outside of one escapes a quote in shells and regular expressions.
 _ESCAPE = r"\\."
-_DOUBLE = r'"""(?:\\.|[^\\])*?"""|"(?!"")(?:\\.|[^"\\])*"'
-_SINGLE = r"'(?:\\.|[^'\\])*'"
-_SINGLE_TRIPLE = r"'''(?:\\.|[^\\])*?'''|'(?!'')(?:\\.|[^'\\])*'"
-_BACKTICK = r"`(?:\\.|[^`\\])*`"
+_DOUBLE = r'"""(?:\\[\s\S]|[^\\])*?"""|"(?!"")(?:\\[\s\S]|[^"\\])*"'
+_SINGLE = r"'(?:\\[\s\S]|[^'\\])*'"
+_SINGLE_TRIPLE = r"'''(?:\\[\s\S]|[^\\])*?'''|'(?!'')(?:\\[\s\S]|[^'\\])*'"
+_BACKTICK = r"`(?:\\[\s\S]|[^`\\])*`"
 # A quote that none of the above closes: the string reaches past the end of the line.
 _OPEN = r"(?P<string>[\"'].*)"
 _OPEN_DOUBLE = r'(?P<string>".*)'

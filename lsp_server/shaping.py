@@ -111,7 +111,7 @@ def balanced(text: str, around: Surroundings) -> Shaped:
             excess = _said(rest, text[loose:])
         if not excess:
             text = text[:loose].rstrip()
-    covers = closers + excess if excess else _covered(text, around)
+    covers = closers + excess if excess else covered(text, around)
     if covers < closers and "\n" in text and around.inside == "code":
         # What the editor closed belongs on a line of its own below a block, not behind its last line.
         text += "\n" + leading(around.before) + around.closers[covers:]
@@ -145,11 +145,12 @@ def _says_something(lines: Sequence[str]) -> bool:
 
 def _excess(text: str, around: Surroundings) -> int | None:
     """Where the answer closes a bracket that is closed after the cursor already; None: nowhere."""
-    loose = around.scan(text).loose
-    if not loose or around.missing is None:
+    scanned = around.scan(text)
+    if not scanned.loose or around.missing is None:
         return None
-    lacking = list(around.missing)
-    for place, bracket in loose:
+    # What it opens itself wants a closer after the cursor, and so leaves one for what it closes: `} else {`.
+    lacking = [*around.missing, *(CLOSER_OF[bracket] for _, bracket in scanned.open)]
+    for place, bracket in scanned.loose:
         if bracket not in lacking:
             return place
         lacking.remove(bracket)
@@ -167,7 +168,7 @@ def _said(there: str, text: str) -> int:
     return count
 
 
-def _covered(text: str, around: Surroundings) -> int:
+def covered(text: str, around: Surroundings) -> int:
     """How many of the auto-closed characters the answer writes itself, so that its edit must replace them."""
     count = 0
     closers = around.closers

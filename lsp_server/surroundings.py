@@ -11,10 +11,9 @@ import attrs
 from lsp_server.brackets import Scan, missing, quote_before, scan
 from lsp_server.hole import Hole
 from lsp_server.languages import Inside, Language
+from lsp_server.window import Window
 
 _LEADING = re.compile(r"[ \t]*")
-NEAR = 100
-"""Lines above and below that are looked at."""
 
 
 def leading(line: str) -> str:
@@ -40,17 +39,14 @@ class Surroundings:
     """What follows them on the line."""
     below: Sequence[str]
     """The lines below the cursor's."""
-    to_end: bool = True
-    """Whether `below` reaches the document's end."""
+    complete: bool = True
+    """Whether nothing outside of these lines is still open in them, or closes what is open in them."""
 
     @classmethod
-    def of(cls, hole: Hole, lines: Sequence[str], language: Language, inside: Inside) -> Surroundings:
-        """The surroundings of a hole in a document of these lines."""
-        row, column = hole.cursor
-        above = lines[max(0, row - NEAR) : row]
-        below = lines[row + 1 : row + 1 + NEAR]
-        to_end = row + 1 + NEAR >= len(lines)
-        return cls(language, inside, above, lines[row][:column], hole.closers, hole.rest, below, to_end)
+    def of(cls, hole: Hole, window: Window, language: Language, inside: Inside) -> Surroundings:
+        """The surroundings of a hole."""
+        before, complete = window.line[: hole.cursor.column], window.from_start and window.to_end
+        return cls(language, inside, window.above, before, hole.closers, hole.rest, window.below, complete)
 
     @property
     def after(self) -> str:
@@ -85,7 +81,7 @@ class Surroundings:
         before = self.before
         if self.inside == "string":  # the open string hides no bracket from the scan, it just ends it
             before = before[: before.rfind(self.quote)] if self.quote else ""
-        return missing([*self.above, before], after, self.language, to_end=self.to_end)
+        return missing([*self.above, before], after, self.language, complete=self.complete)
 
     def scan(self, text: str) -> Scan:
         """Scans an answer at the cursor."""

@@ -57,6 +57,7 @@ CASES = [
     ),
     ("the string ends where it ends already", 'f("‸")', "", "string", 'a")', Shaped("a", 0)),
     ("the auto-closed brace moves below the block", "if (a) {‸}", "}", "code", "\n  b();", Shaped("\n  b();\n}", 1)),
+    ("closing one block and opening another", "if (a) {\n‸\n}", "", "code", "} else {", Shaped("} else {", 0)),
     ("a type's bracket is not doubled", "Map<‸>", "", "code", "A, B>", Shaped("A, B", 0)),
     ("one of the answer's own is no double", "Map<‸>", "", "code", "A, Set<B>", Shaped("A, Set<B>", 0)),
 ]
@@ -71,7 +72,7 @@ def test_brackets(text: str, closers: str, inside: Inside, answer: str, expected
 
 def test_what_nobody_knows_is_left_alone() -> None:
     place = around("f(‸")
-    place.to_end = False
+    place.complete = False
     assert place.missing is None
     assert balanced("a)", place) == Shaped("a)", 0)
 
