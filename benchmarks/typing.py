@@ -37,6 +37,8 @@ FREE = ("suggestion", "cache")
 """Sources of answers that no model was waited for."""
 KEY_S, SPREAD_S = 0.16, 0.06
 """Mean and deviation of the time between keys: about 75 words a minute."""
+LINES = 6
+"""Written at one place before the user goes on to another."""
 LONG = 10_000
 """Lines."""
 LEAST_FREE, MOST_MS, LEAST_NEXT = 0.6, 5.0, 0.5
@@ -93,7 +95,9 @@ async def replay(files: list[SourceFile], keystrokes: int, seed: int, folder: Pa
             player = await Player.start(name, {}, None, rhythm(seed))
             try:
                 for source in files:
-                    script = Script(source.text, f"{seed} {source.name}", keystrokes // len(files), accept=accept)
+                    script = Script(
+                        source.text, f"{seed} {source.name}", keystrokes // len(files), accept=accept, lines=LINES
+                    )
                     await player.lead(source, script.holed, script.steps(), folder)
             finally:
                 await player.close()
@@ -109,7 +113,7 @@ async def long_file(source: SourceFile, keystrokes: int, seed: int, folder: Path
     async with worker():
         player = await Player.start("long", {}, None, rhythm(seed))
         try:
-            script = Script(long.text, f"{seed} long", keystrokes, accept=0.0)
+            script = Script(long.text, f"{seed} long", keystrokes, accept=0.0, lines=LINES)
             await player.lead(long, script.holed, script.steps(), folder)
         finally:
             await player.close()

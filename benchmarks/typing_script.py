@@ -64,12 +64,15 @@ class Script:
         after: int = 3000,
         accept: float = ACCEPT,
         wander: bool = True,
+        lines: int = 0,
     ):
         """`before`, `after`: characters wanted on both sides of every hole, as far as the file has them.
 
         `accept`: how often a suggestion that is right is accepted. Without `wander` nobody rests or looks elsewhere.
+        With `lines` every hole is so many whole lines: somebody writes on for a while.
         """
         self.original, self._accept, self._wanders = text, accept, wander
+        self._lines = lines
         self._chance = random.Random(seed)
         self.regions = sorted(self._choose(keystrokes, before, after))
         self.text = self.holed = self._without(self.regions)
@@ -99,7 +102,7 @@ class Script:
             region = self._region(lines, starts, i)
             keys = _keys(self.original[region[0] : region[1]])
             apart = all(region[1] + 80 < s or e + 80 < region[0] for s, e in chosen)
-            if apart and min(12, left // 2) <= keys <= left + 8:
+            if apart and min(12, left // 2) <= keys <= left + (8 if not self._lines else 40 * self._lines):
                 chosen.append(region)
                 left -= keys
             if chosen and left <= 4:
@@ -109,6 +112,8 @@ class Script:
     def _region(self, lines: list[str], starts: list[int], i: int) -> Region:
         """A hole at line `i`: what stands in its brackets, its end, all of it, or the next line too."""
         kind, start, end = self._chance.random(), starts[i], starts[i + 1] - 1
+        if self._lines:
+            return start - 1, starts[min(i + self._lines, len(lines))] - 1
         open_, close = lines[i].find("("), lines[i].rfind(")")
         if kind < INNER and 0 < open_ < close - 6:
             return start + open_ + 1, start + close

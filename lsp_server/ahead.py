@@ -46,6 +46,8 @@ class LookAhead:
 
     async def _look(self, session: Session, work: Session, start: Position, end: Position, text: str) -> None:
         cursor = start
+        if session.generation:  # other answers to what is shown are wanted sooner
+            await session.generation.wait_for_others()
         if text:
             cursor = await _insert(work, start, end, text)
             if not await self._nothing_at(session, work, cursor):
@@ -65,7 +67,7 @@ class LookAhead:
         if key in asking.cache:
             return asking.cache.get(key) is None
         number = f"ahead {next(self._numbers)}"
-        ahead = session.ahead = asking.ask(session, work, hole, number=number, priority="background", region=False)
+        ahead = session.ahead = asking.ask(session, hole, number=number, work=work)
         await ahead.wait()
         if session.ahead is ahead:
             session.ahead = None

@@ -11,6 +11,7 @@ from lsp_server.hole import Hole
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
+from lsp_server.suggestions import Rest
 from lsp_server.text import Position
 
 
@@ -35,32 +36,33 @@ class Asking:
     def ask(
         self,
         live: Session,
-        work: Session,
         hole: Hole,
         *,
         number: str,
-        priority: Priority = "interactive",
-        region: bool = True,
+        work: Session | None = None,
+        alternatives: int = 0,
+        explicit: bool = False,
+        beyond_line: bool = False,
     ) -> Generation:
-        """Puts a question to the model; the answer goes to the cache, and to `live` if it agrees with it then.
+        """Puts a question to the model; the answers go to the cache, and to `live` if it agrees with them then.
 
-        `work`: the fork of `live`, or what may become of it, that the hole was cut from. Without a `region` it is a
-        text that `live` has not come to.
+        `work`: what may become of `live`, from which the hole was cut; asked in the background. None: as it is now.
         """
+        priority: Priority = "background" if work else "interactive"
         generation = Generation(
-            live, work, hole, self.backend, self.settings, self.shaping, number=number, priority=priority
+            live, work or live.fork(), hole, self.backend, self.settings, self.shaping, number=number, priority=priority
         )
-        if not region:
+        generation.alternatives, generation.explicit, generation.beyond_line = alternatives, explicit, beyond_line
+        generation.key = key = self.key(live, hole)
+        if work:
             generation.region = None
-        key = self.key(work, hole)
 
-        def done(_: Generation) -> None:
-            if not generation.complete:
-                return
-            self.cache.put(key, generation.answer)
-            if suggestion := generation.suggestion():
-                live.suggestions.add(suggestion)
+        def on_answer(_: Generation, answer: Rest | None) -> None:
+            main = answer is generation.answer
+            if main and not explicit:
+                self.cache.put(key, answer)
+            if answer and (suggestion := generation.suggestion(answer)):
+                (live.suggestions.add if main else live.suggestions.add_other)(suggestion)
 
-        generation.key = key
-        generation.start(done)
+        generation.start(on_answer)
         return generation

@@ -106,6 +106,27 @@ def doctor(model: Model = "starter", device: Device = "auto") -> None:
     sys.exit(checks.run(console, Settings(model=model, device=device)))
 
 
+@app.command()
+def stats(
+    as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="forget everything counted so far")] = False,
+) -> None:
+    """Shows what was suggested and accepted, and how long it took: counted on this machine, kept on this machine."""
+    from lsp_server import metrics
+    from lsp_server import stats as figures
+
+    path = endpoint(WorkerSettings()).state / metrics.FILE
+    try:
+        if reset:
+            metrics.reset(path)
+        elif as_json:
+            console.print_json(data=figures.as_json(metrics.read(path)))
+        else:
+            console.print(figures.table(metrics.read(path)))
+    except (ValueError, OSError) as error:
+        _give_up(str(error))
+
+
 @worker_app.command("run")
 def worker_run(
     model: Model = "starter",

@@ -10,20 +10,29 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import attrs
 
 from inference.wire import Stops
+from lsp_server.accept import Watch
 from lsp_server.ahead import LookAhead
 from lsp_server.asking import Asking
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
+from lsp_server.hole import Hole
+from lsp_server.metrics import Metrics
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
-from lsp_server.suggestions import Rest
+from lsp_server.suggestions import Rest, Suggestion
 from lsp_server.text import Position
+
+ALTERNATIVES = 3
+"""Other answers to a request that the user made."""
+OTHERS = 2
+"""Other answers looked for while the first one is shown, in case the next key disagrees with it."""
 
 
 @attrs.frozen
@@ -34,6 +43,8 @@ class Completion:
     start: Position
     end: Position
     version: int
+    number: str = ""
+    """The suggestion's name, for the client to say what became of it."""
 
 
 def ignore(_: Trace) -> None:
@@ -49,8 +60,10 @@ class Completer:
         settings: Settings,
         on_trace: Callable[[Trace], None] | None = None,
         shaping: Shaping = ALL,
+        metrics: Metrics | None = None,
     ):
         self.on_trace = on_trace or ignore
+        self.metrics = metrics or Metrics()
         self.asking = Asking(backend, settings, shaping)
         self.look_ahead = LookAhead(self.asking)
         self._numbers = itertools.count(1)
@@ -67,10 +80,30 @@ class Completer:
 
     async def complete(self, session: Session, cursor: Position) -> Completion | None:
         """The completion at `cursor`, or None: nothing to say, superseded, or no worker yet."""
+        found = await self._request(session, self._answer, cursor)
+        return found[0] if found else None
+
+    async def invoke(self, session: Session, cursor: Position) -> list[Completion]:
+        """The completions that the user asked for at `cursor`: the best one and others, whatever they are worth."""
+        return await self._request(session, self._answer_explicitly, cursor)
+
+    def known(self, session: Session, cursor: Position) -> list[Completion]:
+        """Every suggestion that is known at `cursor`, without asking anybody; the first one counts as shown."""
+        found = session.suggestions.all_at(session.document, cursor)
+        if found:
+            self._watch(session, found[0])
+        return [_completion(session, cursor, one) for one in found]
+
+    async def _request(
+        self,
+        session: Session,
+        answer: Callable[[Session, Position, Trace], Awaitable[list[Completion]]],
+        cursor: Position,
+    ) -> list[Completion]:
         session.supersede()
         if not self._serves(session):
-            return None
-        task = asyncio.ensure_future(self._answer(session, cursor))
+            return []
+        task = asyncio.ensure_future(self._traced(session, answer, cursor))
         session.waiting = task
         try:
             return await task
@@ -79,7 +112,7 @@ class Completer:
             if current and current.cancelling():  # the editor cancelled: the library answers that
                 task.cancel()
                 raise
-            return None
+            return []
         finally:
             if session.waiting is task:
                 session.waiting = None
@@ -107,28 +140,59 @@ class Completer:
             return False
         return session.document.synchronised
 
-    async def _answer(self, session: Session, cursor: Position) -> Completion | None:
+    async def _traced(
+        self,
+        session: Session,
+        answer: Callable[[Session, Position, Trace], Awaitable[list[Completion]]],
+        cursor: Position,
+    ) -> list[Completion]:
         began = time.perf_counter()
-        document = session.document
-        trace = Trace(str(next(self._numbers)), document.uri, document.version)
+        trace = Trace(str(next(self._numbers)), session.document.uri, session.document.version)
         try:
-            rest = await self._find(session, cursor, trace)
-            self._prepare_next(session, cursor, rest, trace)
-            if rest is None or not rest.text:
-                return None
-            trace.outcome, trace.text = "shown", rest.text
-            end = Position(cursor.line, cursor.column + rest.covers)
-            return Completion(rest.text.replace("\n", document.line_break), cursor, end, document.version)
+            return await answer(session, cursor, trace)
         except asyncio.CancelledError:
             trace.outcome = "superseded"
             raise
         finally:
             trace.total_ms = milliseconds(began)
+            self._count(session, trace)
             self.on_trace(trace)
+
+    async def _answer(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
+        rest = await self._find(session, cursor, trace)
+        found = session.suggestions.at(session.document, cursor)
+        self._prepare_next(session, cursor, found, trace)
+        if rest is None or not rest.text or found is None or found[0].dismissed:
+            return []
+        trace.outcome, trace.text = "shown", rest.text
+        self._watch(session, found)
+        return [_completion(session, cursor, found)]
+
+    async def _answer_explicitly(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
+        """Everything that leads to here, once the model has been asked for all of it."""
+        hole = self.asking.hole(session, cursor)
+        for beyond_line in (False, True):
+            await self._ask(session, hole, trace, alternatives=ALTERNATIVES, explicit=True, beyond_line=beyond_line)
+            assert session.generation
+            await session.generation.wait_for_others()
+            found = session.suggestions.all_at(session.document, cursor)
+            if found or session.generation.error:
+                break
+        for suggestion, _ in found:
+            suggestion.dismissed = False
+        if found:
+            trace.outcome, trace.text = "shown", found[0][1].text
+        return self.known(session, cursor)
+
+    def _watch(self, session: Session, found: tuple[Suggestion, Rest]) -> None:
+        """Follows the suggestion that is on the screen from now on."""
+        if session.watch is None:
+            session.watch = Watch(self.metrics, session.language.name)
+        session.watch.show(found[0], len(found[1].text))
 
     async def _find(self, session: Session, cursor: Position, trace: Trace) -> Rest | None:
         """What to insert, from the nearest source that has it."""
-        began, asking, remembers = time.perf_counter(), self.asking, self.settings.completion_cache
+        asking, remembers = self.asking, self.settings.completion_cache
         if remembers:
             running = session.generation
             if running and running.serves(session.document, cursor):
@@ -154,26 +218,51 @@ class Completer:
                 await self._wait(ahead, trace)
                 if ahead.error or ahead.complete:
                     return ahead.answer
+        others = OTHERS if remembers and self.settings.speculation else 0
+        return (await self._ask(session, hole, trace, alternatives=others)).answer
+
+    async def _ask(self, session: Session, hole: Hole, trace: Trace, **how: Any) -> Generation:
+        """Asks the model, in place of whatever it was asked of this document before."""
         if session.generation:
             session.generation.cancel()
         session.stop_looking_ahead()
-        trace.source, trace.prepare_ms = "model", milliseconds(began)
-        session.generation = asking.ask(session, session.fork(), hole, number=trace.id)
-        await self._wait(session.generation, trace)
-        return session.generation.answer
+        trace.source = "model"
+        session.generation = generation = self.asking.ask(session, hole, number=trace.id, **how)
+        await self._wait(generation, trace)
+        return generation
 
     async def _wait(self, generation: Generation, trace: Trace) -> None:
         await generation.wait()
         told = generation.trace
         trace.request, trace.end, trace.first_ms = told.request, told.end, told.first_ms
+        trace.prepare_ms = told.prepare_ms
         if generation.error:
             trace.outcome = told.outcome
 
-    def _prepare_next(self, session: Session, cursor: Position, rest: Rest | None, trace: Trace) -> None:
+    def _prepare_next(
+        self, session: Session, cursor: Position, found: tuple[Suggestion, Rest] | None, trace: Trace
+    ) -> None:
         """Looks ahead of what is shown now; where nothing is to be said, to the next line."""
         if not self.settings.speculation or not self.settings.completion_cache:
             return
-        if found := session.suggestions.at(session.document, cursor):
+        if found:
             self.look_ahead.after(session, found[0])
-        elif rest is None and trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
+        elif trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
             self.look_ahead.after_line(session, cursor)
+
+    def _count(self, session: Session, trace: Trace) -> None:
+        language = session.language.name
+        if trace.outcome == "superseded":
+            return
+        self.metrics.count(language, "requests")
+        if trace.outcome == "shown":
+            self.metrics.count(language, "answers")
+            source = "cache" if trace.source in ("suggestion", "cache") else "model"
+            self.metrics.time(language, source, trace.total_ms)
+
+
+def _completion(session: Session, cursor: Position, found: tuple[Suggestion, Rest]) -> Completion:
+    document, (suggestion, rest) = session.document, found
+    text = rest.text.replace("\n", document.line_break)
+    end = Position(cursor.line, cursor.column + rest.covers)
+    return Completion(text, cursor, end, document.version, suggestion.number)

@@ -87,7 +87,7 @@ class Document:
         line = self.lines[position.line]
         if encoding == "utf-32" or line.isascii():
             return min(position.column, len(line))
-        return _units(line[: position.column], encoding)
+        return units(line[: position.column], encoding)
 
     def text(self, start: Position, end: Position) -> str:
         """The normalised text from `start` to `end`."""
@@ -307,15 +307,15 @@ def _column(line: str, character: int, encoding: Encoding) -> int:
     low, high = 0, min(character, len(line))
     while low < high:  # halves what it measures each time, so a huge line is copied about once
         middle = (low + high + 1) // 2
-        units = _units(line[low:middle], encoding)
-        if units <= character:
-            low, character = middle, character - units
+        half = units(line[low:middle], encoding)
+        if half <= character:
+            low, character = middle, character - half
         else:
             high = middle - 1
     return low
 
 
-def _units(text: str, encoding: Encoding) -> int:
+def units(text: str, encoding: Encoding) -> int:
     """The length of a text in an encoding's units; a lone surrogate counts as the code point it is."""
     if encoding == "utf-8":
         return _utf8_size(text)

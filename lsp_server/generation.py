@@ -22,7 +22,7 @@ from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import Shaping
 from lsp_server.stops import stops_for
-from lsp_server.suggestions import Region, Rest, Suggestion, is_subsequence
+from lsp_server.suggestions import CLOSING, Region, Rest, Suggestion, common, is_subsequence
 from lsp_server.text import Edit, Position
 
 log = logging.getLogger(__name__)
@@ -101,19 +101,28 @@ class Generation:
         """The model's, as far as it has been streamed."""
         self.answer: Rest | None = None
         """At the end: what to show at the hole's cursor, if anything."""
+        self.others: list[Rest] = []
+        """Other answers, which come after it."""
         self.complete = False
-        """Whether the model has said all: `answer` may be kept."""
+        """Whether the model has said all of its answer: it may be kept."""
         self.error: Exception | None = None
         self.trace = Trace(number, live.document.uri, live.document.version)
-        self.waiters = 0
+        self.explicit = False
+        """The user asked for it: whatever there is is shown."""
+        self.alternatives = 0
+        """Other answers that are wanted."""
+        self.beyond_line = False
+        """Go on on the next line, as there is nothing to add to this one."""
+        self._answered = asyncio.Event()
+        self._waiters = 0
         self._began = time.perf_counter()
         self._region_text = ""
         self._grace: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, on_done: Callable[[Generation], None]) -> None:
-        """Asks the model; `on_done` is called at the end, before those who wait go on."""
-        self._task = asyncio.ensure_future(self._run(on_done))
+    def start(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+        """Asks the model; `on_answer` is called with the answer, before those who wait go on, then with each other."""
+        self._task = asyncio.ensure_future(self._run(on_answer))
 
     def cancel(self) -> None:
         """Ends it; who waits is woken."""
@@ -122,25 +131,29 @@ class Generation:
 
     @property
     def running(self) -> bool:
-        """Whether there is more to come."""
-        return self._task is not None and not self._task.done()
+        """Whether its answer is still to come."""
+        return self._task is not None and not self._task.done() and not self._answered.is_set()
 
     async def wait(self) -> None:
-        """Returns when it has ended, however. If nobody waits any more for a while, it ends."""
-        assert self._task
+        """Returns when there is an answer, or it has ended without one. It ends if nobody waits for a while."""
         if self._grace:
             self._grace.cancel()
             self._grace = None
-        self.waiters += 1
+        self._waiters += 1
         try:
-            await asyncio.wait([self._task])
+            await self._answered.wait()
         finally:
-            self.waiters -= 1
-            if not self.waiters and self.running:
+            self._waiters -= 1
+            if not self._waiters and self.running:
                 self._grace = asyncio.get_running_loop().call_later(GRACE, self._orphaned)
 
+    async def wait_for_others(self) -> None:
+        """Returns when there is no more to come."""
+        if self._task:
+            await asyncio.wait([self._task])
+
     def _orphaned(self) -> None:
-        if not self.waiters:
+        if not self._waiters and self.running:
             self.cancel()
 
     def adopt(self, hole: Hole) -> None:
@@ -156,7 +169,7 @@ class Generation:
             region.edited(edit)
         if region.alive:
             self._region_text = document.text(region.start, region.end)
-        if not self._agrees():
+        if self.running and not self._agrees():
             self.cancel()
 
     def serves(self, document: Document, cursor: Position) -> bool:
@@ -167,15 +180,15 @@ class Generation:
         typed, after = parts
         return _one_begins_the_other(typed, self.text) and (after == self.hole.closers or "\n" not in after)
 
-    def suggestion(self) -> Suggestion | None:
-        """The answer where the document stands now, to be typed through; None if it no longer can be."""
-        if self.answer is None or self.region is None or not self.region.alive:
+    def suggestion(self, answer: Rest) -> Suggestion | None:
+        """An answer where the document stands now, to be typed through; None if it no longer can be."""
+        if self.region is None or not self.region.alive:
             return None
         start, (line, column) = self.region.start, self.region.end
-        end = Position(line, column + self.answer.covers - len(self.hole.closers))
+        end = Position(line, column + answer.covers - len(self.hole.closers))
         if end < start:
             return None
-        return Suggestion(self.answer.text, Region(start, end), covered(self.hole, self.answer))
+        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer))
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
@@ -184,14 +197,14 @@ class Generation:
         if not self.region.alive:
             return False
         text, said = self._region_text, self.text
-        common = _common(text, said)
-        if common == len(said):
+        agreed = common(text, said)
+        if agreed == len(said):
             return True  # typed ahead of the model
-        return is_subsequence(text[common:], said[common:] + _CLOSING)
+        return is_subsequence(text[agreed:], said[agreed:] + CLOSING)
 
-    async def _run(self, on_done: Callable[[Generation], None]) -> None:
+    async def _run(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
         try:
-            await self._ask()
+            await self._ask(on_answer)
         except asyncio.CancelledError:
             raise
         except Lost as error:
@@ -201,13 +214,15 @@ class Generation:
         except Refused as error:
             self.error, self.trace.outcome = error, error.failure.error
             log.warning("request %s: %s", self.number, error)
+        except Exception as error:  # a defect of ours: this answer is null, the next may be well
+            self.error, self.trace.outcome = error, "failed"
+            log.exception("request %s failed", self.number)
         finally:
-            self.trace.total_ms = milliseconds(self._began)
-            on_done(self)
+            self._answered.set()
 
-    async def _ask(self) -> None:
+    async def _ask(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
         try:
-            await self._stream()
+            await self._stream(on_answer)
         except Refused as error:
             if error.failure.error != "too_long":
                 raise
@@ -222,32 +237,64 @@ class Generation:
             self.hole = session.anchor.cut(
                 session.document, self.hole.cursor, budget(session, self.backend, self.settings)
             )
-            await self._stream()
+            await self._stream(on_answer)
 
-    async def _stream(self) -> None:
+    async def _stream(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
         hole, trace = self.hole, self.trace
         session = self.session
         inside = session.tree.inside(hole.cursor)
         stops = self._stops(inside)
+        if self.beyond_line:
+            stops = attrs.evolve(stops, end_of_line=False, max_lines=2)
         request = fim_request(session, hole, stops, self.settings, self.priority, self.number)
+        request = attrs.evolve(request, alternatives=self.alternatives)
         trace.request, trace.prepare_ms = request, milliseconds(self._began)
-        closing = Closing(
-            hole, stops, session.document.lines, session.language, inside, session.tree.begins_in_code, self.shaping
-        )
+        lines, language, in_code = session.document.lines, session.language, session.tree.begins_in_code
+        streams = [Closing(hole, stops, lines, language, inside, in_code, self.shaping) for _ in range(request.choices)]
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:
+                closing = streams[piece.choice]
+                if piece.choice == 0 and self._answered.is_set():
+                    continue
                 if isinstance(piece, End):
+                    if piece.choice:
+                        self._also(closing, piece, on_answer)
+                        continue
                     trace.end = piece
                 else:
-                    trace.first_ms = trace.first_ms or milliseconds(self._began)
                     closed = closing.feed(piece.text)
+                    if piece.choice:
+                        continue
+                    trace.first_ms = trace.first_ms or milliseconds(self._began)
                     self._said(closing.text)
-                    if closed:
-                        break
-        shaped = closing.finish(trace.end.reason if trace.end else None)
-        self.complete = trace.end is None or trace.end.reason not in UNFINISHED
-        if shaped and shaped.text != (hole.closers + hole.rest)[: shaped.covers]:  # else it stands there already
-            self.answer = Rest(shaped.text, shaped.covers)
+                    if not closed:
+                        continue
+                self._answer(closing, on_answer)
+                if not self.alternatives or not (trace.end or self.explicit):
+                    break
+
+    def _answer(self, closing: Closing, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+        """The model's text is complete, or as much of it as is wanted."""
+        end = self.trace.end
+        self.complete = end is None or end.reason not in UNFINISHED
+        self.answer = self._shaped(closing, end)
+        self.trace.total_ms = milliseconds(self._began)
+        if self.complete:
+            on_answer(self, self.answer)
+        self._answered.set()
+
+    def _also(self, closing: Closing, end: End, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+        answer = self._shaped(closing, end) if end.reason not in UNFINISHED else None
+        if answer and answer != self.answer and answer not in self.others:
+            self.others.append(answer)
+            on_answer(self, answer)
+
+    def _shaped(self, closing: Closing, end: End | None) -> Rest | None:
+        shaped = closing.finish(end.reason if end else None)
+        hole = self.hole
+        if shaped is None or shaped.text == (hole.closers + hole.rest)[: shaped.covers]:  # it stands there already
+            return None
+        return Rest(shaped.text, shaped.covers)
 
     def _said(self, text: str) -> None:
         self.text = text
@@ -270,9 +317,6 @@ class Generation:
         )
 
 
-_CLOSING = ")]}\"'`"
-
-
 def covered(hole: Hole, answer: Rest) -> str:
     """The text after the cursor that an answer replaces."""
     return (hole.closers + hole.rest)[: answer.covers]
@@ -287,12 +331,6 @@ def suggested(hole: Hole, answer: Rest) -> Suggestion:
 def _region_of(hole: Hole) -> Region:
     line, column = hole.cursor
     return Region(hole.cursor, Position(line, column + len(hole.closers)))
-
-
-def _common(a: str, b: str) -> int:
-    """The length of the longest beginning of both."""
-    most = min(len(a), len(b))
-    return next((i for i in range(most) if a[i] != b[i]), most)
 
 
 def _one_begins_the_other(a: str, b: str) -> bool:

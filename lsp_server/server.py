@@ -14,10 +14,12 @@ from pygls.lsp.server import LanguageServer
 
 from inference.endpoint import WorkerSettings, endpoint
 from inference.version import VERSION
+from lsp_server import commands, metrics
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
 from lsp_server.generation import Trace
+from lsp_server.metrics import Metrics
 from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
 from lsp_server.session import Session
 from lsp_server.settings import Settings, resolve
@@ -27,6 +29,8 @@ from lsp_server.text import Position
 log = logging.getLogger(__name__)
 
 RESTART = "Restart the worker"
+METRICS_S = 60.0
+"""Seconds between additions to the daily totals."""
 
 
 class Server(LanguageServer):
@@ -38,10 +42,12 @@ class Server(LanguageServer):
         self.sessions: dict[str, Session] = {}
         self.settings = Settings()
         self.backend = WorkerBackend(self.settings.worker, self.worker_state)
-        self.completer = Completer(self.backend, self.settings)
+        self.metrics = Metrics()
+        self.completer = Completer(self.backend, self.settings, metrics=self.metrics)
         self.loading = LoadingProgress(self)
         self.reported: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.keeping: asyncio.Task[None] | None = None
         self.initial: Any = None
         """The client's initializationOptions: settings of a client that has no configuration."""
         self.asks_again = False
@@ -131,6 +137,24 @@ class Server(LanguageServer):
         except ImpossibleEdit as error:
             raise malformed(str(error)) from error
 
+    def range_of(self, document: Document, start: Position, end: Position) -> types.Range:
+        """A stretch of one line in the client's encoding."""
+        places = (document.character(start, self.encoding), document.character(end, self.encoding))
+        return types.Range(*(types.Position(start.line, place) for place in places))
+
+    def item(self, session: Session, found: Completion) -> types.InlineCompletionItem:
+        """A completion as ghost text."""
+        document = session.document
+        span = self.range_of(document, found.start, found.end)
+        command = commands.report(document.uri, found)
+        return types.InlineCompletionItem(insert_text=found.text, range=span, command=command)
+
+    async def keep_metrics(self) -> None:
+        """Adds what was counted to the daily totals, once a minute."""
+        while True:
+            await asyncio.sleep(METRICS_S)
+            await asyncio.to_thread(self.metrics.flush)
+
     def spawn(self, work: Any) -> None:
         """Runs a coroutine to its end in the background."""
         task = asyncio.ensure_future(work)
@@ -155,6 +179,8 @@ def initialize(ls: Server, params: types.InitializeParams) -> None:
         cast(Any, ls.protocol.fm).features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
     experimental = params.capabilities.experimental
     ls.asks_again = isinstance(experimental, dict) and "fimble" in experimental
+    ls.metrics.path = endpoint(WorkerSettings()).state / metrics.FILE
+    ls.keeping = asyncio.ensure_future(ls.keep_metrics())
 
 
 @server.feature(types.INITIALIZED)
@@ -230,24 +256,26 @@ def did_close(ls: Server, params: types.DidCloseTextDocumentParams) -> None:
 
 @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
 async def inline_completion(ls: Server, params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
-    answer = await _complete(ls, params.text_document.uri, params.position)
-    if answer is None:
+    place = ls.session_at(params.text_document.uri, params.position)
+    if place is None:
         return None
-    session, completion = answer
-    item = types.InlineCompletionItem(insert_text=completion.text, range=_range(ls, session.document, completion))
-    return types.InlineCompletionList(items=[item])
+    if params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked:
+        found = await ls.completer.invoke(*place)
+    else:
+        one = await ls.completer.complete(*place)
+        found = [one] if one else []
+    return types.InlineCompletionList(items=[ls.item(place[0], one) for one in found]) if found else None
 
 
 @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())
 async def completion(ls: Server, params: types.CompletionParams) -> types.CompletionList | None:
-    answer = await _complete(ls, params.text_document.uri, params.position)
-    if answer is None:
+    place = ls.session_at(params.text_document.uri, params.position)
+    found = await ls.completer.complete(*place) if place else None
+    if place is None or found is None:
         return None
-    session, found = answer
-    before = session.document.lines[found.start.line][: found.start.column]
+    document = place[0].document
+    before = document.lines[found.start.line][: found.start.column]
     word = _word_before(before)
-    start = Position(found.start.line, found.start.column - len(word))
-    span = _range(ls, session.document, Completion(found.text, start, found.end, found.version))
     text = word + found.text
     item = types.CompletionItem(
         label=text.strip().split("\n", 1)[0].rstrip(),
@@ -256,7 +284,10 @@ async def completion(ls: Server, params: types.CompletionParams) -> types.Comple
         documentation=text if "\n" in text else None,
         filter_text=word or None,
         sort_text=" ",  # before every name; Emacs takes no NUL
-        text_edit=types.TextEdit(span, text),
+        text_edit=types.TextEdit(
+            ls.range_of(document, Position(found.start.line, found.start.column - len(word)), found.end), text
+        ),
+        command=commands.report(document.uri, found),
     )
     return types.CompletionList(is_incomplete=True, items=[item])
 
@@ -266,20 +297,6 @@ def _word_before(line: str) -> str:
     while end and (line[end - 1].isalnum() or line[end - 1] == "_"):
         end -= 1
     return line[end:]
-
-
-async def _complete(ls: Server, uri: str, position: types.Position) -> tuple[Session, Completion] | None:
-    place = ls.session_at(uri, position)
-    if place is None:
-        return None
-    session, cursor = place
-    found = await ls.completer.complete(session, cursor)
-    return (session, found) if found else None
-
-
-def _range(ls: Server, document: Document, found: Completion) -> types.Range:
-    start, end = document.character(found.start, ls.encoding), document.character(found.end, ls.encoding)
-    return types.Range(types.Position(found.start.line, start), types.Position(found.end.line, end))
 
 
 @server.feature("fimble/cursor")
@@ -303,10 +320,49 @@ async def restart_worker(ls: Server) -> None:
     await ls.restart_worker()
 
 
+@server.command(commands.ACCEPTED)
+def accepted(ls: Server, told: Any = None) -> None:
+    """An item was accepted as a whole."""
+    commands.accepted(ls, told)
+
+
+@server.command(commands.ACCEPT)
+async def accept(ls: Server, where: Any = None) -> Any:
+    """Inserts the suggestion at a place."""
+    return await commands.accept(ls, where, "all")
+
+
+@server.command(commands.LINE)
+async def accept_line(ls: Server, where: Any = None) -> Any:
+    """Inserts the suggestion's next line."""
+    return await commands.accept(ls, where, "line")
+
+
+@server.command(commands.WORD)
+async def accept_word(ls: Server, where: Any = None) -> Any:
+    """Inserts the suggestion's next word."""
+    return await commands.accept(ls, where, "word")
+
+
+@server.command(commands.DISMISS)
+def dismiss(ls: Server, where: Any = None) -> None:
+    """Sends the suggestion at a place away."""
+    commands.dismiss(ls, where)
+
+
+@server.command(commands.CYCLE)
+async def cycle(ls: Server, where: Any = None) -> Any:
+    """Turns to another suggestion for a place."""
+    return await commands.cycle(ls, where)
+
+
 @server.feature(types.SHUTDOWN)
 def shutdown(ls: Server, *_: Any) -> None:
+    if ls.keeping:
+        ls.keeping.cancel()
     for session in ls.sessions.values():
         session.close()
+    ls.metrics.flush()
     ls.spawn(ls.backend.close())
 
 
@@ -326,7 +382,10 @@ def serve_stdio() -> None:
     if sys.stdin.isatty():
         print("fimble speaks LSP on standard input; `fimble --help` lists its commands", file=sys.stderr)
     _prepare()
-    server.start_io()
+    try:
+        server.start_io()
+    finally:
+        server.metrics.flush()
 
 
 def serve_tcp(host: str, port: int) -> None:
@@ -334,4 +393,7 @@ def serve_tcp(host: str, port: int) -> None:
     if host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"{host} is not a loopback address; the language server has no authentication")
     _prepare()
-    server.start_tcp(host, port)
+    try:
+        server.start_tcp(host, port)
+    finally:
+        server.metrics.flush()

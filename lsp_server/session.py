@@ -6,6 +6,7 @@ import asyncio
 import copy
 from typing import TYPE_CHECKING, Any, Literal
 
+from lsp_server.accept import Watch
 from lsp_server.documents import Document
 from lsp_server.hole import Anchor
 from lsp_server.languages import Language, language_of
@@ -39,6 +40,7 @@ class Session:
         self.ahead: Generation | None = None
         self.looking_ahead: asyncio.Task[None] | None = None
         self.suggestions = Suggestions()
+        self.watch: Watch | None = None
         self.chars_per_token = 0.0  # this document's own, once a prompt of it was too long
         self._parsing: asyncio.TimerHandle | None = None
 
@@ -53,13 +55,15 @@ class Session:
         other.tree = self.tree.fork(other.document)
         other.anchor = copy.copy(self.anchor)
         other.waiting = other.generation = other.ahead = other.looking_ahead = other._parsing = None
-        other.suggestions = Suggestions()
+        other.suggestions, other.watch = Suggestions(), None
         return other
 
     def edited(self, edits: list[Edit]) -> None:
         """Follows the document; the request in hand is void, the model's work goes on while it agrees."""
         self.follow(edits)
         self.suggestions.edited(edits, self.document)
+        if self.watch:
+            self.watch.edited(edits, self.document)
         if self.generation:
             self.generation.edited(edits, self.document)
         self.supersede()
@@ -114,5 +118,7 @@ class Session:
     def close(self) -> None:
         """Nothing of this document runs on."""
         self.stop()
+        if self.watch:
+            self.watch.end()
         if self._parsing:
             self._parsing.cancel()

@@ -15,6 +15,8 @@ import attrs
 from lsp_server.hole import Text
 from lsp_server.text import Edit, Position
 
+CLOSING = ")]}\"'`"
+"""What an editor may add after the cursor by itself."""
 KEPT = 16
 """Suggestions followed in one document."""
 
@@ -98,6 +100,12 @@ class Suggestions:
         """The newest one comes first."""
         self._kept.appendleft(suggestion)
 
+    def add_other(self, suggestion: Suggestion) -> None:
+        """One that is not to be shown before those that are there."""
+        if len(self._kept) == KEPT:
+            self._kept.pop()
+        self._kept.append(suggestion)
+
     def edited(self, edits: list[Edit], document: Text) -> None:
         """Follows the document."""
         for suggestion in self._kept:
@@ -121,10 +129,12 @@ class Suggestions:
                 found.setdefault(rest.text, (suggestion, rest))
         return list(found.values())
 
-    def rotate(self, suggestion: Suggestion) -> None:
-        """Puts a suggestion behind all others."""
-        self._kept.remove(suggestion)
-        self._kept.append(suggestion)
+    def rotate(self, those: list[Suggestion], *, back: bool = False) -> None:
+        """Changes the order of some, as `all_at` gave them: the second comes first, or with `back` the last."""
+        places = [i for i, kept in enumerate(self._kept) if kept in those]
+        turned = [those[-1], *those[:-1]] if back else [*those[1:], those[0]]
+        for i, suggestion in zip(places, turned, strict=True):
+            self._kept[i] = suggestion
 
     def clear(self) -> None:
         """Forgets all."""
@@ -135,3 +145,9 @@ def is_subsequence(part: str, whole: str) -> bool:
     """Whether the characters of `part` are in `whole`, in this order."""
     rest = iter(whole)
     return all(char in rest for char in part)
+
+
+def common(a: str, b: str) -> int:
+    """The length of the longest beginning of both."""
+    most = min(len(a), len(b))
+    return next((i for i in range(most) if a[i] != b[i]), most)
