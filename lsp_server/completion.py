@@ -22,6 +22,7 @@ from lsp_server.asking import Asking
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
 from lsp_server.hole import Hole
+from lsp_server.menu import Selected, for_menu, with_selected
 from lsp_server.metrics import Metrics
 from lsp_server.session import Session
 from lsp_server.settings import Settings
@@ -82,6 +83,23 @@ class Completer:
         """The completion at `cursor`, or None: nothing to say, superseded, or no worker yet."""
         found = await self._request(session, self._answer, cursor)
         return found[0] if found else None
+
+    async def complete_behind(self, session: Session, cursor: Position, selected: Selected) -> Completion | None:
+        """The completion that goes on behind the selected entry of a menu that is open at `cursor`."""
+        if not selected.fits(cursor):
+            return None
+        fork, place = with_selected(session, selected)
+
+        async def answer(_: Session, __: Position, trace: Trace) -> list[Completion]:
+            return await self._answer(fork, place, trace)
+
+        found = await self._request(session, answer, cursor)
+        if not found:
+            return None
+        covers = found[0].end.column - place.column
+        edit = for_menu(session, cursor, selected, found[0].text, covers)
+        # Nobody follows it: the document that it belongs to is not the one that is edited.
+        return Completion(*edit, session.document.version) if edit else None
 
     async def invoke(self, session: Session, cursor: Position) -> list[Completion]:
         """The completions that the user asked for at `cursor`: the best one and others, whatever they are worth."""

@@ -19,6 +19,7 @@ from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
 from lsp_server.generation import Trace
+from lsp_server.menu import Selected
 from lsp_server.metrics import Metrics
 from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
 from lsp_server.session import Session
@@ -259,7 +260,13 @@ async def inline_completion(ls: Server, params: types.InlineCompletionParams) ->
     place = ls.session_at(params.text_document.uri, params.position)
     if place is None:
         return None
-    if params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked:
+    menu = params.context.selected_completion_info
+    if menu:
+        start, end = (ls.session_at(params.text_document.uri, at) for at in (menu.range.start, menu.range.end))
+        selected = Selected(start[1], end[1], menu.text) if start and end else None
+        one = await ls.completer.complete_behind(*place, selected) if selected else None
+        found = [one] if one else []
+    elif params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked:
         found = await ls.completer.invoke(*place)
     else:
         one = await ls.completer.complete(*place)

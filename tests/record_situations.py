@@ -17,6 +17,7 @@ import typer
 from benchmarks.own_worker import own_state, worker
 from inference.wire import End, Piece, Stops
 from lsp_server.generation import budget, fim_request
+from lsp_server.menu import with_selected
 from lsp_server.settings import Settings
 from tests.situations import FOLDER, RECORDED, Situation, complete, load, save
 
@@ -26,8 +27,10 @@ async def record(rows: list[Situation]) -> None:
     settings = Settings()
     async with worker() as backend:
         for row in rows:
-            session = row.session()
-            hole = session.anchor.cut(session.document, row.cursor, budget(session, backend, settings))
+            session, cursor = row.session(), row.cursor
+            if row.selected:
+                session, cursor = with_selected(session, row.selected)
+            hole = session.anchor.cut(session.document, cursor, budget(session, backend, settings))
             request = fim_request(session, hole, Stops(max_tokens=RECORDED), settings, "interactive")
             row.said = ""
             async for piece in backend.fim(attrs.evolve(request, session="")):

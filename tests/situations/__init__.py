@@ -28,6 +28,7 @@ from inference.stops import Stopper
 from inference.wire import End, FimRequest, Health, Piece
 from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
+from lsp_server.menu import Selected
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
@@ -77,6 +78,16 @@ class Situation:
     def cursor(self) -> Position:
         """The place of the cursor."""
         return Position(self.before.count("\n"), len(self.before) - self.before.rfind("\n") - 1)
+
+    @property
+    def selected(self) -> Selected | None:
+        """The selected entry of the menu."""
+        if not self.menu:
+            return None
+        line, column = self.cursor
+        word = re.search(r"\w*$", self.before)
+        assert word
+        return Selected(Position(line, column - len(word.group())), self.cursor, self.menu)
 
     def session(self) -> Session:
         """The document as an editor would have sent it, its tree up to date."""
@@ -180,6 +191,9 @@ def complete(row: Situation, shaping: Shaping = ALL, chunks: Chunks = words) -> 
 
     async def run() -> Completion | None:
         settings = Settings(completion_cache=False, speculation=False)
-        return await Completer(Replay(row, chunks), settings, shaping=shaping).complete(row.session(), row.cursor)
+        completer = Completer(Replay(row, chunks), settings, shaping=shaping)
+        if row.selected:
+            return await completer.complete_behind(row.session(), row.cursor, row.selected)
+        return await completer.complete(row.session(), row.cursor)
 
     return asyncio.run(run())

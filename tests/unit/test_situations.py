@@ -24,9 +24,12 @@ def check(row: Situation, found: Completion | None) -> None:
     """What holds of every edit, whatever the model said."""
     if found is None:
         return
-    text, covers = edit(found)
-    assert text is not None
-    assert found.start == row.cursor, "it begins at the cursor"
+    text, covers = found.text, found.end.column - row.cursor.column
+    if row.selected:
+        assert found.start == row.selected.start, "it uses the range of the menu's entry"
+        assert text.startswith(row.menu), "and begins with its text"
+    else:
+        assert found.start == row.cursor, "it begins at the cursor"
     assert found.end.line == row.cursor.line, "and stays on its line"
     line_after = row.after.partition("\n")[0]
     assert 0 <= covers <= len(line_after)
