@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import attrs
@@ -129,6 +130,8 @@ async def _complete(
     parse_ms = _ms(began)
     cursor = Position(cursor.line, min(cursor.column, len(document.lines[cursor.line])))
     found = await Completer(backend, settings, traces.append).complete(session, cursor)
+    session.close()  # nobody will type on
+    await asyncio.sleep(0)  # for what has been cancelled to end
     return Result(session, cursor, found, traces[-1] if traces else None, read_ms, parse_ms)
 
 
