@@ -15,7 +15,7 @@ from typing import Any
 
 from inference.version import VERSION
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "pygls", "tree-sitter")
+LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "pygls", "tree-sitter")
 THREADING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Variables that decide how torch's threads behave, and so belong to the command."""
 MOST_BYTES = 50_000
@@ -54,7 +54,7 @@ def header(module: str) -> dict[str, Any]:
             "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         },
         "versions": {"fimble": VERSION, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        | {name: version for name in LIBRARIES if (version := _version(name))},
     }
 
 
@@ -65,6 +65,14 @@ def write(path: Path, result: dict[str, Any]) -> None:
         raise ValueError(f"{path} would have {len(text)} characters; a result is to stay below {MOST_BYTES} bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
+
+
+def _version(name: str) -> str | None:
+    """Of an installed library; a machine with a GPU need not have those of the language server."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import torch
 from torch import Tensor
 
 from inference.branches import Unsure
 from inference.choice import Choice
+from inference.models import Best
 from inference.sampling import choose, likeliest
 from inference.tokens import Tokens
 from inference.wire import EndReason
@@ -19,6 +21,17 @@ MASKS = 256
 """Healing masks kept."""
 
 
+@attrs.frozen
+class Output:
+    """What a forward says at one row."""
+
+    logits: Tensor | None
+    """float32 [vocab]; None where only the likeliest token is known."""
+    best: Best | None = None
+    number: int = 0
+    """Which of `best`'s outputs it is."""
+
+
 class Decoding:
     """What all choices share: the vocabulary, and masks over it by the bytes that must come next."""
 
@@ -26,19 +39,37 @@ class Decoding:
         self._vocabulary, self._device, self._window = tokens.vocabulary, device, window
         self._masks: dict[bytes, Tensor] = {}
 
-    def take(self, choice: Choice, logits: Tensor) -> tuple[int, EndReason | None]:
-        """Takes the next token from `logits`, float32 [vocab], and publishes the text that it makes certain.
+    def take(self, choice: Choice, output: Output) -> tuple[int, EndReason | None]:
+        """Takes the next token, and publishes the text that it makes certain.
 
         Returns the token, and why the choice ends with it or before it.
         """
-        request = choice.ticket.request
-        logits = logits[: len(self._vocabulary)]  # a model's table may be padded with ids that spell nothing
-        allowed = self._mask(choice.held) if choice.held else None
+        request, allowed = choice.ticket.request, self.mask(choice)
+        best = output.best
+        if best and best.allowed[output.number] is allowed and self.leaves_to_device(choice):
+            token, logprob = best.at(output.number)
+            if token < len(self._vocabulary):
+                return token, self.took(choice, token, logprob)
+        assert output.logits is not None
+        logits = output.logits[: len(self._vocabulary)]  # a model's table may be padded with ids that spell nothing
         token, logprob = choose(logits, request.sampling, allowed, choice.generator)
         if request.alternatives and choice.index == 0:
             self._note_second(choice, logits, allowed, logprob)
         top = self._likeliest(logits, request.top_logprobs, allowed)
         return token, self.took(choice, token, logprob, top)
+
+    def leaves_to_device(self, choice: Choice) -> bool:
+        """Whether nothing but the likeliest token is asked for."""
+        request = choice.ticket.request
+        return (
+            request.sampling.temperature <= 0
+            and not request.top_logprobs
+            and not (request.alternatives and choice.index == 0)
+        )
+
+    def mask(self, choice: Choice) -> Tensor | None:
+        """The ids that agree with what is held back, on the model's device; None: all."""
+        return self._mask(choice.held) if choice.held else None
 
     def took(
         self, choice: Choice, token: int, logprob: float, top: tuple[tuple[str, float], ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -16,13 +17,12 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
-from inference.decoding import ENDED_BEFORE, Decoding
+from inference.decoding import ENDED_BEFORE, Decoding, Output
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
-from inference.models import Model
+from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
 from inference.stops import Stopper
 from inference.tokens import Markers, NoInfilling, Tokens
@@ -46,12 +46,13 @@ class Engine:
         """`drafts`: verify guesses, several tokens a forward; False to measure what that brings."""
         self._model, self._tokens, self._markers, self._no_infilling = model, tokens, markers, no_infilling
         self._drafts = Drafts() if drafts and model.cuts else None
-        self._costs = Costs()
+        self._costs = Costs(model.costs)
         self._decoding = Decoding(tokens, model.device, model.window)
         self._inbox: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._choices: list[Choice] = []
+        self._ahead: tuple[list[Choice], Best] | None = None  # a forward that has begun for them
         self.counts: Counter[str] = Counter()
         self.step_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -92,7 +93,9 @@ class Engine:
             self._drop_cancelled()
             for ticket in arrived:
                 self._admit(ticket)
-            if choices := self._chosen():
+            if self._ahead:
+                self._settle(*self._ahead)
+            elif choices := self._chosen():
                 self._turn(choices)
         for choice in list(self._choices):
             self._end(choice, "cancelled")
@@ -169,64 +172,114 @@ class Engine:
 
     def _turn(self, chosen: list[tuple[Choice, int]]) -> None:
         rows = [self._row(choice, count, len(chosen)) for choice, count in chosen]
+        choices = [choice for choice, _ in chosen]
         began = time.perf_counter()
         try:
             logits = self._model.forward(rows)
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
-            return self._fail([choice for choice, _ in chosen], error)
+            return self._fail(choices, error)
+        best = self._model.best
+        if best:
+            self._go_on(choices)
+            best.at(0)
         self.counts["steps"] += 1
         self.step_seconds += time.perf_counter() - began
         self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
         at = 0
         for (choice, count), (_, _, outputs) in zip(chosen, rows, strict=True):
-            try:
-                self._advance(choice, count, logits[at : at + outputs])
-            except Exception as error:  # noqa: BLE001  as above
-                self._fail([choice], error)
+            self._try_to_advance(choice, count, [Output(logits[i], best, i) for i in range(at, at + outputs)])
             at += outputs
+        return None
+
+    def _go_on(self, choices: list[Choice]) -> None:
+        """Begins the next forward before the last one's tokens are known here, if it will be for them."""
+        if self._inbox or len(choices) < len(self._choices) or not all(self._goes_on(choice) for choice in choices):
+            return
+        if ahead := self._model.ahead([choice.sequence for choice in choices]):
+            self._ahead = choices, ahead
+
+    def _goes_on(self, choice: Choice) -> bool:
+        """Whether the token to come is the likeliest, and surely not the last one asked for."""
+        request = choice.ticket.request
+        return (
+            choice.to_compute <= 0
+            and request.stops.max_tokens > choice.decoded + 1
+            and len(choice.sequence.ids) + 2 < self._model.window
+            and choice.draft is None
+            and self._decoding.leaves_to_device(choice)
+            and not choice.held
+            and not choice.ticket.cancelled
+            and self._draft(choice, 1) is None
+        )
+
+    def _settle(self, choices: list[Choice], best: Best) -> None:
+        """Takes the tokens of a forward that was begun before the last tokens were known."""
+        self._ahead = None
+        began = time.perf_counter()
+        self._go_on(choices)
+        best.at(0)
+        self.counts["steps"] += 1
+        self.step_seconds += time.perf_counter() - began
+        for i, choice in enumerate(choices):
+            if choice in self._choices:
+                self._try_to_advance(choice, 1, [Output(None, best, i)])
+
+    def _try_to_advance(self, choice: Choice, count: int, outputs: list[Output]) -> None:
+        try:
+            self._advance(choice, count, outputs)
+        except Exception as error:  # noqa: BLE001  this request fails, the engine lives on
+            self._fail([choice], error)
 
     def _row(self, choice: Choice, count: int, others: int) -> tuple[Any, int, int]:
         """A sequence, its tokens to compute, and after how many of them logits are wanted; appends a draft."""
-        sequence, stops = choice.sequence, choice.ticket.request.stops
-        choice.draft = None
-        shared = choice.decoded == 0 and choice.ticket.request.n > 1  # its logits serve all choices
-        if self._drafts is None or count < choice.to_compute or stops.max_tokens == 0 or shared or others > 2:
+        sequence = choice.sequence
+        complete = count == choice.to_compute
+        choice.draft = self._draft(choice, others) if complete else None
+        if not choice.draft:
+            sequence.allowed = self._decoding.mask(choice) if complete else None
             return sequence, count, 1
+        sequence.allowed = None
+        sequence.ids += choice.draft.ids
+        length = len(choice.draft.ids)
+        self.counts["drafted"] += length
+        return sequence, count + length, 1 + length
+
+    def _draft(self, choice: Choice, others: int) -> Draft | None:
+        """What may follow, as long as it pays to verify it; None if nothing does."""
+        sequence, stops = choice.sequence, choice.ticket.request.stops
+        shared = choice.decoded == 0 and choice.ticket.request.n > 1  # its logits serve all choices
+        if self._drafts is None or stops.max_tokens == 0 or shared or others > 2:
+            return None
         room = min(stops.max_tokens - choice.decoded, self._model.window - len(sequence.ids)) - 1
         choice.context += packed(sequence.ids[len(choice.context) // WIDTH :])
         draft = self._drafts.propose(choice.ticket.request.session, choice.context, room)
         length = self._costs.best(self._drafts.rate(draft.origin), len(draft.ids)) if draft else 0
-        if not draft or not length:
-            return sequence, count, 1
-        choice.draft = Draft(draft.ids[:length], draft.origin)
-        sequence.ids += choice.draft.ids
-        self.counts["drafted"] += length
-        return sequence, count + length, 1 + length
+        return Draft(draft.ids[:length], draft.origin) if draft and length else None
 
-    def _advance(self, choice: Choice, count: int, logits: Tensor) -> None:
-        """Takes what a forward of `count` tokens and the choice's draft gave: logits [1 + draft, vocab]."""
-        drafted = choice.draft.ids if choice.draft else []
-        if choice.sequence.computed - len(drafted) <= choice.prompt:
+    def _advance(self, choice: Choice, count: int, outputs: list[Output]) -> None:
+        """Takes what a forward of `count` tokens and the choice's draft gave: 1 + draft outputs."""
+        if choice.decoded == 0:
             choice.prefilled += count
             self.counts["prefilled"] += count
-        if choice.to_compute:
+        if choice.to_compute > 0:
             return
         request = choice.ticket.request
         if request.stops.max_tokens == 0:
             return self._end(choice, "tokens")
         if choice.index == 0 and choice.decoded == 0:
-            self._fork(choice, logits[0])
-        self._verify(choice, drafted, logits)
+            self._fork(choice, outputs[0])
+        self._verify(choice, choice.draft.ids if choice.draft else [], outputs)
 
-    def _verify(self, choice: Choice, drafted: list[int], logits: Tensor) -> None:
+    def _verify(self, choice: Choice, drafted: list[int], outputs: list[Output]) -> None:
         """Decodes along the draft for as long as it says what the model says."""
         known = len(choice.sequence.ids) - len(drafted)
         accepted, reason = 0, None
-        for row in logits:
-            token, reason = self._decoding.take(choice, row)
+        for output in outputs:
+            token, reason = self._decoding.take(choice, output)
             self.counts["decoded"] += 1
             if reason or accepted == len(drafted) or token != drafted[accepted]:
-                self._model.cut(choice.sequence, known + accepted)
+                if accepted < len(drafted):
+                    self._model.cut(choice.sequence, known + accepted)
                 if reason not in ENDED_BEFORE:
                     choice.sequence.ids.append(token)
                 break
@@ -237,7 +290,7 @@ class Engine:
         if reason:
             self._end(choice, reason)
 
-    def _fork(self, first: Choice, logits: Tensor) -> None:
+    def _fork(self, first: Choice, output: Output) -> None:
         """The other answers of the request begin where the shared prompt ends."""
         request = first.ticket.request
         for index in range(1, request.n):
@@ -252,7 +305,7 @@ class Engine:
                 prefilled=0,
             )
             self._choices.append(other)
-            self._verify(other, [], logits[None])
+            self._verify(other, [], [output])
 
     def _end(self, choice: Choice, reason: EndReason) -> None:
         self._choices.remove(choice)
@@ -300,10 +353,13 @@ class Engine:
         return None
 
     def _fail(self, choices: list[Choice], error: Exception) -> None:
-        """Ends the requests of these choices with an error that says what to do."""
+        """Ends the requests of these choices with an error, or has them tried again in smaller pieces."""
         if isinstance(error, torch.OutOfMemoryError | OutOfSlots):
             log.warning("out of memory: %s", error)
             failure = Failure("out_of_memory", self._memory_advice(error))
+            if isinstance(error, torch.OutOfMemoryError) and self._model.shrink():
+                log.warning("from now on %s prompt tokens a forward", self._model.chunk)
+                return self._take_back_drafts(choices)
         else:
             log.error("a forward failed", exc_info=error)
             failure = Failure("failed", f"the model failed: {error}")
@@ -315,11 +371,25 @@ class Engine:
             ticket.publish(failure)
         if failure.error == "out_of_memory":
             self._model.forget()
+        return None
+
+    def _take_back_drafts(self, choices: list[Choice]) -> None:
+        for choice in choices:
+            if choice.draft:
+                del choice.sequence.ids[-len(choice.draft.ids) :]
+                choice.draft = None
 
     def _memory_advice(self, error: Exception) -> str:
         if isinstance(error, OutOfSlots):
             return str(error)
+        wanted = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+        needed = f"{wanted[1]} more were needed" if wanted else "more was needed than there is"
+        free = ""
+        if self._model.device.startswith("cuda"):
+            left, total = (size / 2**30 for size in torch.cuda.mem_get_info(self._model.device))
+            free = f", {left:.1f} of {total:.1f} GiB are free"
         return (
-            f"out of memory on {self._model.device} ({self._model.dtype}); the prefix cache was dropped. "
-            "Close other programs on the device, shorten the context, or choose a smaller model or dtype"
+            f"out of memory on {self._model.device} ({self._model.dtype}): {needed}{free}; the prefix cache was "
+            "dropped. Close other programs on the device, lower `context.prefixTokens`, or choose a smaller model or "
+            "`dtype` int8"
         )

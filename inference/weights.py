@@ -50,8 +50,8 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     """Loads `name` ("starter", a folder, or a hub id that is in the cache).
 
     `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16, float16 or int8 (weights).
-    Raises `ModelNotFound`, `starter.Damaged`, `checkpoint.Unreadable`, `ValueError` (unknown device or dtype,
-    unsupported tokenizer).
+    Raises `ModelNotFound`, `starter.Damaged`, `checkpoint.Unreadable`, `memory.DoesNotFit`, `ValueError` (unknown
+    device or dtype, unsupported tokenizer).
     """
     progress("checking the model's files", 0.05)
     folder = starter.FOLDER if name == "starter" else find(name)
@@ -64,6 +64,9 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     except NoInfilling as error:
         markers, why = None, str(error)
     progress("importing torch", 0.15)
+    import torch
+
+    from inference import memory
     from inference.models.deepseek_v2_config import Unsupported, config
 
     place = _device(device)
@@ -76,7 +79,15 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
         model = _through_transformers(folder, place, kind, progress)
     else:
         window = starter.WINDOW if name == "starter" else shape.max_position_embeddings
-        model = native(shape, _source(folder, shape, place, kind, progress), place, kind, window)
+        words = str(kind).removeprefix("torch.")
+        memory.check(shape, words, place)
+        try:
+            model = native(shape, _source(folder, shape, place, kind, progress), place, kind, window)
+            model.prepare(lambda share: progress("preparing the device's kernels", 0.9 + 0.05 * share))
+        except torch.OutOfMemoryError as error:  # somebody else took what was free
+            free, total = torch.cuda.mem_get_info(place)
+            needed = memory.wanted(shape, words, "cuda")
+            raise memory.DoesNotFit(memory.message(shape, words, place, needed, free, total)) from error
     progress("first run", 0.95)
     sequence = model.begin([0] * 8, reuse=False)
     model.forward([(sequence, 7, 1)])

@@ -47,6 +47,13 @@ try:
     tokens = Tokens(folder / "tokenizer.json")
     out["vocabulary"] = len(tokens.vocabulary)
     out["markers"] = str(tokens.markers())
+    from inference import memory
+    from inference.models.deepseek_v2_config import Unsupported, config
+    try:
+        shape = config(json.loads((folder / "config.json").read_text("utf-8")))
+        out["needs"] = {dtype: memory.wanted(shape, dtype, "cuda") for dtype in ("bfloat16", "int8")}
+    except Unsupported:
+        pass
 except Exception as error:
     out["error"] = str(error)
 print(json.dumps(out))
@@ -143,6 +150,22 @@ def _probe(settings: Settings) -> Iterator[Line]:
             f"{settings.model}: files complete in {found['files']}, {found['vocabulary']:,} tokens",
         )
         yield Line(True, "markers", f"each is one token: {found['markers']}")
+        if "needs" in found:
+            yield _gpu_memory(found["needs"], found["cuda"])
+
+
+def _gpu_memory(needs: dict[str, int], cards: list[tuple[str, int]]) -> Line:
+    """What the model takes of a GPU in each dtype, and which of them the GPUs here can hold."""
+    figures = ", ".join(f"{size / GIB:.1f} GiB as {dtype}" for dtype, size in needs.items())
+    if not cards:
+        return Line(True, "on a GPU", f"the model would take {figures}")
+    largest = max(size for _, size in cards)
+    fitting = [dtype for dtype, size in needs.items() if size <= largest]
+    found = f"the model takes {figures}; {largest / GIB:.0f} GiB hold {' or '.join(fitting) or 'neither'}"
+    advice = (
+        "" if "bfloat16" in fitting else "set `dtype` to int8" if fitting else "choose a smaller model, or `device` cpu"
+    )
+    return Line(bool(fitting), "on a GPU", found, advice)
 
 
 def _socket(settings: Settings) -> Iterator[Line]:

@@ -13,6 +13,19 @@ class Sequence(Protocol):
     ids: list[int]
     computed: int
     reused: int
+    allowed: Tensor | None
+    """Ids among which the next token must be, for a model that chooses it; None: all."""
+
+
+class Best(Protocol):
+    """Each output's likeliest token, chosen on the device."""
+
+    allowed: list[Tensor | None]
+    """Among which, for each output."""
+
+    def at(self, output: int) -> tuple[int, float]:
+        """A token and its log-probability in nats; waits until it is there."""
+        ...
 
 
 S = TypeVar("S", bound=Any)
@@ -36,6 +49,10 @@ class Model(Protocol[S]):
     dtype: str
     cuts: bool
     """Whether `cut` works, and with it drafts."""
+    costs: list[float]
+    """Milliseconds of a forward of 1, 2, 3 … tokens, if they are known; else empty."""
+    best: Best | None
+    """Of the last forward's outputs; None if the device chose none."""
 
     def begin(self, ids: list[int], *, reuse: bool) -> S:
         """A new sequence over `ids`. At least one token is left to compute, even on a full hit."""
@@ -53,12 +70,24 @@ class Model(Protocol[S]):
         """
         ...
 
+    def ahead(self, sequences: list[S]) -> Best | None:
+        """Starts a forward of one token for each output of the last one: the token that is chosen there.
+
+        For as many sequences, in that order; the tokens are appended to their `ids` afterwards. Returns what the
+        forward will choose, or None if it can't be had before those tokens are known: then nothing has happened.
+        """
+        ...
+
     def cut(self, sequence: S, length: int) -> None:
         """Takes back a sequence's tokens beyond the first `length`: drafts that were wrong."""
         ...
 
     def end(self, sequence: S, *, keep: bool) -> None:
         """The sequence will not be advanced again; its tokens may serve later ones if `keep`."""
+        ...
+
+    def shrink(self) -> bool:
+        """Computes fewer prompt tokens a forward from now on, after one was out of memory; False if it can't."""
         ...
 
     def forget(self) -> None:

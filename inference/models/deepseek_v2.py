@@ -10,12 +10,12 @@ from typing import Any, Protocol, cast
 import attrs
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from inference.checkpoint import Int8, Source
 from inference.models.attention import absorbed, expanded, gated, inward_parts, rms_norm
 from inference.models.deepseek_v2_config import Config
 from inference.models.matrices import Matrix, join, matrix, take
+from inference.models.packed_experts import PackedExperts, packed_experts, route
 
 EXPANDED_ROWS = {"cpu": 64, "cuda": 171}
 """From so many rows of a sequence, expanding its latents to keys and values costs less than absorbing the expansion
@@ -78,7 +78,7 @@ class FeedForward:
 
 @attrs.frozen
 class Experts:
-    """Routed experts, `top` of them a token, and the shared ones that every token visits."""
+    """Routed experts, `top` of them a token, and the shared ones that every token visits; matrix by matrix."""
 
     config: Config
     router: Tensor  # float32 [experts, hidden]
@@ -86,7 +86,7 @@ class Experts:
     shared: FeedForward | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        weights, chosen = self.route(x)
+        weights, chosen = route(self.config, self.router, x)
         out = self.shared(x) if self.shared else torch.zeros_like(x)
         flat = chosen.flatten()
         order = flat.argsort()
@@ -97,18 +97,6 @@ class Experts:
                 out.index_add_(0, tokens[mine], self.routed[expert](x[tokens[mine]]) * shares[mine])
                 at += count
         return out
-
-    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares and numbers of each token's experts, [n, top]; in float32, as near-ties must fall alike."""
-        c = self.config
-        scores = functional.linear(x.float(), self.router).softmax(-1)
-        if c.topk_method == "group_limited_greedy":
-            grouped = scores.view(len(x), c.n_group, -1)
-            best = grouped.amax(-1).topk(c.topk_group, dim=-1).indices
-            allowed = torch.zeros_like(grouped[..., 0]).scatter_(1, best, 1.0)
-            scores = (grouped * allowed[..., None]).view_as(scores)
-        shares, chosen = scores.topk(c.num_experts_per_tok, dim=-1)
-        return shares * c.routed_scaling_factor, chosen
 
 
 @attrs.frozen
@@ -125,7 +113,7 @@ class Layer:
     expand: Tensor  # [h * (d + v), c], both at once
     output: Matrix
     feed_norm: Tensor
-    feed: FeedForward | Experts
+    feed: FeedForward | Experts | PackedExperts
 
 
 class DeepseekV2:
@@ -138,12 +126,12 @@ class DeepseekV2:
         self._embedding = source.matrix("model.embed_tokens.weight")
         head = self._embedding if config.tie_word_embeddings else source.matrix("lm_head.weight")
         self.layers = [self._layer(i) for i in range(config.num_hidden_layers)]
-        self._norm = source.tensor("model.norm.weight")
-        self._head = matrix(head, self._kind)
-        self.dtype = self._norm.dtype
+        self.norm = source.tensor("model.norm.weight")
+        self.head = matrix(head, self._kind)
+        self.dtype = self.norm.dtype
         frequencies, magnitude = config.frequencies()
         angles = torch.arange(window, dtype=torch.float32)[:, None] * frequencies
-        self._rotations = torch.polar(torch.full_like(angles, magnitude), angles).to(device)  # [window, r / 2]
+        self.rotations = torch.polar(torch.full_like(angles, magnitude), angles).to(device)  # [window, r / 2]
         self._expanded_rows = EXPANDED_ROWS.get(self._kind, 128)
         del self._source
 
@@ -182,8 +170,10 @@ class DeepseekV2:
             matrix(join(parts), self._kind), matrix(self._source.matrix(name + "down_proj.weight"), self._kind)
         )
 
-    def _experts(self, name: str) -> Experts:
+    def _experts(self, name: str) -> Experts | PackedExperts:
         c = self.config
+        if self._kind == "cuda":
+            return packed_experts(c, self._source, name)
         return Experts(
             c,
             self._source.tensor(name + "gate.weight").float(),
@@ -196,7 +186,7 @@ class DeepseekV2:
         """Logits, float32 [outputs, vocab]. Writes the rows' latents into `pool` [layers, slots, c + r]."""
         eps = self.config.rms_norm_eps
         x = self._embed(rows.ids)
-        rotations = self._rotations[rows.positions][:, None]  # [n, 1, r / 2]
+        rotations = self.rotations[rows.positions][:, None]  # [n, 1, r / 2]
         last = self.layers[-1]
         for i, layer in enumerate(self.layers):
             # Beyond the last layer's latents only the outputs count.
@@ -206,7 +196,19 @@ class DeepseekV2:
             x = (x if wanted is None else x[rows.outputs]) + layer.output(attended)
             seen = rms_norm(x, layer.feed_norm, eps)
             x = x + layer.feed(seen)
-        return self._head(rms_norm(x, self._norm, eps)).float()
+        return self.head(rms_norm(x, self.norm, eps)).float()
+
+    @property
+    def embedding(self) -> tuple[Tensor, Tensor | None]:
+        """Values [vocab, hidden] and, if they are int8, their scales."""
+        table = self._embedding
+        return (table.values, table.scale) if isinstance(table, Int8) else (table, None)
+
+    @property
+    def inward_size(self) -> int:
+        """Values that a row enters attention with: queries (or their latent), the key's rotated part, the latent."""
+        c = self.config
+        return (c.q_lora_rank or c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)) + c.latent
 
     def _embed(self, ids: Tensor) -> Tensor:
         table = self._embedding

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import attrs
 import torch
 from torch import Tensor
 
+from inference.models import Best
 from inference.models.deepseek_v2 import DeepseekV2, Group, Rows
 from inference.models.slots import Slots
-from inference.prefix_cache import Lease, PrefixCache
+from inference.prefix_cache import Lease, OutOfSlots, PrefixCache
 from inference.threads import Threads
+
+if TYPE_CHECKING:
+    from inference.models.graphs import Graphs
+    from inference.models.prompts import Prompts
+
+
+SMALLEST_CHUNK = 64
+"""Prompt tokens a forward below which nothing is gained on a device out of memory."""
 
 
 @attrs.define(eq=False)
@@ -22,6 +34,9 @@ class PagedSequence:
     reused: int = 0
     shares: bool = True
     """Whether its tokens go into the tree; else it keeps to slots of its own, computed by itself."""
+    allowed: Tensor | None = None
+    row: int = -1
+    written: int = 0
 
     @property
     def computed(self) -> int:
@@ -37,13 +52,37 @@ class PagedModel:
         self._model = model
         self.window, self.device, self.dtype = min(window, slots), model.device, form
         # A chunk is what a cancellation waits for: 640 tokens of the starter are 0.4 s on two cores.
-        self.chunk, self.longest_chunk = (128, 640) if model.device == "cpu" else (512, 2048)
+        self.chunk, self.longest_chunk = (128, 640) if model.device == "cpu" else (512, 4096)
         self.cuts = True
         self.cache = PrefixCache(slots)
         c = model.config
-        # Untouched pages cost no memory: slots are given out from the bottom.
-        self._pool = torch.empty(c.num_hidden_layers, slots, c.latent, dtype=dtype, device=model.device)
+        # Untouched pages cost no memory: slots are given out from the bottom. The last is nobody's.
+        self._pool = torch.empty(c.num_hidden_layers, slots + 1, c.latent, dtype=dtype, device=model.device)
+        self._graphs: Graphs | None = None
+        self._prompts: Prompts | DeepseekV2 = model
+        self.costs: list[float] = []
+        self.best: Best | None = None
         self._threads = Threads() if model.device == "cpu" else None
+
+    def prepare(self, progress: Callable[[float], None]) -> None:
+        """Has steps of few tokens run as graphs, where there are kernels for this model."""
+        if self.device.partition(":")[0] != "cuda":
+            return
+        from inference.models.graphs import Graphs
+        from inference.models.prompts import Prompts
+        from inference.models.steps import runs
+
+        if runs(self._model):
+            graphs = Graphs(self._model, self._pool, self.window, self.cache.slots)
+            graphs.prepare(lambda share: progress(0.8 * share))
+            prompts = Prompts(self._model, self._pool, self.cache.slots)
+            prompts.prepare(lambda share: progress(0.8 + 0.2 * share))
+            self._graphs, self.costs, self._prompts = graphs, graphs.costs, prompts
+
+    @property
+    def weights(self) -> DeepseekV2:
+        """The model itself."""
+        return self._model
 
     @property
     def bytes_a_token(self) -> int:
@@ -69,15 +108,32 @@ class PagedModel:
             self._threads.choose()
         new = self._allocate(rows)
         try:
-            logits = self._model.forward(self._pool, self._rows(rows, new))
-        except BaseException:
+            if self._graphs and self._graphs.takes(rows):
+                logits, self.best = self._graphs.forward(rows)
+            else:
+                logits, self.best = self._prompts.forward(self._pool, self._rows(rows, new)), None
+        except BaseException as error:
             for sequence, count, _ in rows:
                 self.cache.release(sequence.slots.cut(sequence.computed - count))
+                sequence.written = min(sequence.written, sequence.computed)
+            if isinstance(error, RuntimeError) and "out of memory" in str(error):  # TorchScript wraps it
+                raise torch.OutOfMemoryError(str(error)) from error
             raise
         for sequence, count, outputs in rows:
             if count > outputs:  # a prompt's chunk serves others from now on; what follows it may yet be taken back
                 self._share(sequence, sequence.computed - outputs + 1)
         return logits
+
+    def ahead(self, sequences: list[PagedSequence]) -> Best | None:
+        """See `Model.ahead`."""
+        if self._graphs is None or self.best is None:
+            return None
+        try:
+            self._allocate([(sequence, 1, 1) for sequence in sequences])
+        except OutOfSlots:
+            return None
+        self.best = self._graphs.ahead(sequences)
+        return self.best
 
     def _allocate(self, rows: list[tuple[PagedSequence, int, int]]) -> list[int]:
         new: list[int] = []
@@ -117,19 +173,33 @@ class PagedModel:
         shared = self.cache.extend(sequence.lease, sequence.ids, before)
         if shared != before:
             sequence.slots = Slots(shared + sequence.slots.all[length:], self.device)
+            sequence.written = 0
 
     def cut(self, sequence: PagedSequence, length: int) -> None:
         """See `Model.cut`."""
         del sequence.ids[length:]
         if length < sequence.computed:
             self.cache.release(sequence.slots.cut(length))
+            sequence.written = min(sequence.written, length)
 
     def end(self, sequence: PagedSequence, *, keep: bool) -> None:
         """See `Model.end`."""
+        if self._graphs:
+            self._graphs.release(sequence)
+        self.cut(sequence, len(sequence.ids))
         if keep:
             self._share(sequence, sequence.computed)
         self.cache.release(sequence.slots.cut(sequence.lease.length))
         self.cache.end(sequence.lease)
+
+    def shrink(self) -> bool:
+        """See `Model.shrink`."""
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        smaller = max(SMALLEST_CHUNK, self.longest_chunk // 2)
+        shrinks = smaller < self.longest_chunk
+        self.chunk, self.longest_chunk = min(self.chunk, smaller), smaller
+        return shrinks
 
     def forget(self) -> None:
         """See `Model.forget`."""

@@ -15,7 +15,7 @@ class Slots:
     def __init__(self, slots: list[int], device: str):
         self._device = device
         self._slots: list[int] = []
-        self._runs: list[list[int]] = []  # [first, past the last]
+        self._runs: list[list[int]] = []  # [first, past the last]; on a CPU only
         self._parts: list[slice | Tensor] | None = None
         self.extend(slots)
 
@@ -31,6 +31,8 @@ class Slots:
         """Adds the slots of the tokens that follow."""
         self._slots += more
         self._parts = None
+        if self._device != "cpu":
+            return
         at = 0
         while at < len(more):
             end = _run(more, at)
@@ -46,7 +48,7 @@ class Slots:
         dropped = self._slots[length:]
         del self._slots[length:]
         self._parts = None
-        left = len(dropped)
+        left = len(dropped) if self._device == "cpu" else 0
         while left:
             first, past = self._runs[-1]
             if past - first > left:
@@ -64,8 +66,9 @@ class Slots:
 
     def _divided(self) -> list[slice | Tensor]:
         if self._device != "cpu":
-            one = len(self._runs) == 1
-            return [slice(*self._runs[0]) if one else torch.tensor(self._slots, device=self._device)]
+            one = _run(self._slots, 0) == len(self._slots)
+            run = slice(self._slots[0], self._slots[-1] + 1)
+            return [run if one else torch.tensor(self._slots, device=self._device)]
         found: list[slice | Tensor] = []
         scattered: list[int] = []
         for first, past in [*self._runs, [0, LONG]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from inference.models import Best
 from inference.prefix_cache import common_prefix
 
 KEPT = 8
@@ -27,6 +28,7 @@ class CachedSequence:
     computed: int = 0
     reused: int = 0
     cache: DynamicCache = attrs.field(factory=DynamicCache)
+    allowed: Tensor | None = None
 
 
 class TransformersModel:
@@ -39,6 +41,8 @@ class TransformersModel:
         self.window, self.device, self.dtype = window, str(device), str(model.dtype).removeprefix("torch.")
         # On a CPU a chunk is the time to a cancellation: 128 tokens of the starter take about 0.1 s on two cores.
         self.chunk = self.longest_chunk = 128 if device.type == "cpu" else 512
+        self.costs: list[float] = []
+        self.best: Best | None = None
         self._threads = torch.get_num_threads()
         self._kept: list[CachedSequence] = []
         # Sliding and recurrent layers can't be cut at any token: such sequences are computed anew each time.
@@ -77,6 +81,13 @@ class TransformersModel:
         )
         sequence.computed = start + count
         return out.logits[0].float()
+
+    def ahead(self, sequences: list[CachedSequence]) -> None:
+        """See `Model.ahead`."""
+
+    def shrink(self) -> bool:
+        """See `Model.shrink`."""
+        return False
 
     def cut(self, sequence: CachedSequence, length: int) -> None:
         """See `Model.cut`."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from inference import starter
+from benchmarks.lite import LITE, grown_tokenizer
 from inference.engine import Engine
 from inference.models.deepseek_v2_config import config
 from inference.models.paged_model import PagedModel
 from inference.random_weights import RandomWeights
-from inference.tokens import Tokens
 from inference.weights import native
 from inference.wire import End, Failure, FimRequest, Piece, Stops
 
@@ -25,37 +22,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here; run `pytest -m gpu` where one is"),
 ]
 
-# The published config.json, less what does not change the computation.
-LITE: dict[str, Any] = {
-    "model_type": "deepseek_v2",
-    "vocab_size": 102400,
-    "hidden_size": 2048,
-    "intermediate_size": 10944,
-    "moe_intermediate_size": 1408,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "n_routed_experts": 64,
-    "n_shared_experts": 2,
-    "num_experts_per_tok": 6,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 512,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-    "max_position_embeddings": 163840,
-    "rope_theta": 10000,
-    "rope_scaling": {
-        "type": "yarn",
-        "factor": 40,
-        "original_max_position_embeddings": 4096,
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "mscale": 0.707,
-        "mscale_all_dim": 0.707,
-    },
-}
 PARAMETERS = 15_706_484_224
 CONTEXT = 131_072
 
@@ -72,16 +38,13 @@ def model() -> PagedModel:
         f"\nrandom weights in {time.monotonic() - began:.1f} s, {weights / 1e9:.2f} GB; {made.bytes_a_token} B a token"
     )
     # Absorbed attention keeps W_UK and W_UV besides the matrix that holds both: 2 x 2.1 MB a layer at most.
+    made.prepare(lambda _: None)
     assert PARAMETERS * 2 <= weights < PARAMETERS * 2 + 27 * 2 * 4.3e6 + 1e8
     return made
 
 
 def test_it_answers_through_the_engine(model: PagedModel, tmp_path: Path) -> None:
-    spec = json.loads((starter.FOLDER / "tokenizer.json").read_text("utf-8"))
-    vocab = spec["model"]["vocab"]
-    vocab |= {f"z{i}": i for i in range(len(vocab) + len(spec["added_tokens"]), LITE["vocab_size"])}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
-    tokens = Tokens(tmp_path / "tokenizer.json")
+    tokens = grown_tokenizer(tmp_path, LITE["vocab_size"])
     engine = Engine(model, tokens, tokens.markers())
     answers: list[tuple[str, End]] = []
     for typed in ("\n    ret", "\n    retu"):

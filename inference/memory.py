@@ -1,0 +1,67 @@
+"""What a DeepSeek-V2 model takes of a device's memory, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+
+from inference.models.deepseek_v2_config import Config
+
+GIB = 2**30
+SMALLEST_CACHE = 8192
+"""Tokens of KV without which a model is of little use."""
+WORKSPACE = {"cpu": 0.5 * GIB, "cuda": 2.5 * GIB}
+"""Bytes for activations of a prompt's chunk, kernels and graphs, and the context of the device."""
+
+
+class DoesNotFit(Exception):
+    """A model is too large for the device; the message has the figures and what to change."""
+
+
+def weight_bytes(config: Config, dtype: str) -> int:
+    """Bytes of all weights in `dtype` (float32, bfloat16, float16 or int8) as they are kept on a device."""
+    from inference.checkpoint import takes_int8
+    from inference.random_weights import shapes
+
+    floats = 4 if dtype == "float32" else 2
+    total = 0
+    for name, shape in shapes(config).items():
+        if dtype == "int8" and takes_int8(name, shape):
+            total += math.prod(shape) + 4 * shape[0]
+        else:
+            total += floats * math.prod(shape)
+    absorbed = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim) * config.kv_lora_rank
+    return total + config.num_hidden_layers * absorbed * floats
+
+
+def wanted(config: Config, dtype: str, kind: str) -> int:
+    """Bytes that loading a model on a device of this kind (cpu, cuda) takes at least, a small cache included."""
+    floats = 4 if dtype == "float32" or (dtype == "int8" and kind == "cpu") else 2
+    cache = SMALLEST_CACHE * config.num_hidden_layers * config.latent * floats
+    return int(weight_bytes(config, dtype) + cache + WORKSPACE.get(kind, GIB))
+
+
+def check(config: Config, dtype: str, device: str) -> None:
+    """Raises `DoesNotFit` if a CUDA device has too little memory free."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    needed = wanted(config, dtype, "cuda")
+    if needed > free:
+        raise DoesNotFit(message(config, dtype, device, needed, free, total))
+
+
+def message(config: Config, dtype: str, device: str, needed: int, free: int, total: int) -> str:
+    """What is missing, and what would help."""
+    smaller = wanted(config, "int8", "cuda")
+    advice: list[str] = []
+    if dtype != "int8" and smaller <= total:
+        advice.append(f"set `dtype` to int8, which takes {smaller / GIB:.1f} GiB")
+    if needed <= total:
+        advice.append("close other programs that use the device")
+    advice.append("choose a smaller model, or `device` cpu if this computer has the memory")
+    return (
+        f"the model needs {needed / GIB:.1f} GiB on {device} as {dtype}, and {free / GIB:.1f} of {total / GIB:.1f} GiB "
+        f"are free: {', or '.join(advice)}"
+    )
