@@ -340,7 +340,7 @@ def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
     editor.keys("o")
     editor.until(lambda screen: "fimble: loading the model" in screen.text(), "progress")
     editor.see("n.dump(data, f)")
-    assert "loading" not in editor.screen.text()
+    editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
 
 
 def worker(state: dict[str, str]) -> psutil.Process:
