@@ -13,6 +13,7 @@ PAIRS = {")": "(", "]": "[", "}": "{"}
 CLOSER_OF = {opener: closer for closer, opener in PAIRS.items()}
 QUOTES = "\"'`"
 _LONG_QUOTES = ('"""', "'''")
+_MARK = re.compile(r"""["'`#/\\@<=\-\[]|r(?=#")""")  # how the strings and comments of all languages begin
 _BRACKET = re.compile(r"[()\[\]{}]")
 
 
@@ -59,7 +60,7 @@ def scan(text: str, language: Language, inside: Inside = "code", quote: str = ""
     opened: list[tuple[int, str]] = []
     string = -1
     while at < len(text):
-        token = language.scanner.search(text, at)
+        token = _next_token(text, at, language)
         end = token.start() if token else len(text)
         for bracket in _BRACKET.finditer(text, at, end):
             _take(bracket.start(), bracket.group(), opened, loose)
@@ -101,6 +102,15 @@ def missing(before: Sequence[str], after: str, language: Language, *, complete: 
         else:
             lacking.append(closer)
     return lacking if complete else None
+
+
+def _next_token(text: str, at: int, language: Language) -> re.Match[str] | None:
+    """The first string or comment from a place on. It is looked for only where one may begin: several times faster."""
+    while mark := _MARK.search(text, at):
+        if token := language.scanner.match(text, mark.start()):
+            return token
+        at = mark.end()
+    return None
 
 
 def _take(place: int, bracket: str, opened: list[tuple[int, str]], loose: list[tuple[int, str]]) -> None:

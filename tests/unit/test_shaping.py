@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp_server.brackets import scan
-from lsp_server.languages import Inside, language_of
+from lsp_server.languages import LANGUAGES, Inside, Language, language_of
 from lsp_server.shaping import Shaped, balanced, echoes, without_following, without_loops, without_rest
 from lsp_server.surroundings import Surroundings
 
@@ -168,6 +168,29 @@ def test_a_balanced_text_has_nothing_unmatched(text: str) -> None:
     assert scan(f"f({inner})[{inner}]", javascript).whole
     assert scan(f"f({inner})[{inner}]", javascript).closes == []
     assert scan(inner + ")", javascript).closes == [")"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+def test_strings_and_comments_are_found_wherever_a_language_has_them(language: Language) -> None:
+    """`scan` looks for them only at certain characters."""
+    samples = (
+        "'a('",
+        '"b("',
+        "# c(",
+        "// d(",
+        "/* e( */",
+        "-- f(",
+        "<!-- g( -->",
+        "`h(`",
+        "[[ i( ]]",
+        'r#"j("#',
+        '= "k("',
+    )
+    for sample in samples:
+        code = f"x {sample}"
+        token = language.scanner.search(code)
+        if token and "(" in token.group():
+            assert scan(code, language).open == (), sample
 
 
 @given(st.lists(st.one_of(BITS, st.sampled_from(["//", "/*", "*/", '"""', "#"])), max_size=20).map("".join))
