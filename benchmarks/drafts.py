@@ -99,7 +99,9 @@ def _record(files: list[SourceFile], keystrokes: int, seed: int) -> list[Recorde
 async def _type(files: list[SourceFile], keystrokes: int, seed: int) -> list[Recorded]:
     traces: list[Trace] = []
     completer = Completer(
-        EngineBackend(_inside["engine"], _inside["loaded"]), Settings(completion_cache=False), traces.append
+        EngineBackend(_inside["engine"], _inside["loaded"]),
+        Settings(completion_cache=False, confidence=0.0, max_delay_ms=0),
+        traces.append,
     )
     for source in files:
         script = Script(source.text, f"{seed} {source.name}", max(4, keystrokes // len(files)))

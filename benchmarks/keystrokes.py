@@ -49,7 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "psm healed with cache": {"layout": "psm", "healing": True, "prefixCache": True},
     "anchored with cache": {"layout": "anchored", "healing": True, "prefixCache": True},
 }
-MODEL_ONLY = {"completionCache": False}
+MODEL_ONLY = {"completionCache": False, "confidence": 0, "maxDelayMs": 0}
 """What is measured here is what a question to the model costs; `benchmarks.typing` measures how many are not asked."""
 BASE, HEALED, LEAD = "psm with cache", "psm healed with cache", "anchored with cache"
 PREFIX_TOKENS, SUFFIX_TOKENS = 740, 680

@@ -156,7 +156,7 @@ async def soak(loaded: Loaded, files: list[SourceFile], seconds: float, seed: in
 
     await _fill(engine, loaded, files, chance)
     began = time.monotonic()
-    completer = Completer(backend, Settings(completion_cache=False), count)
+    completer = Completer(backend, Settings(completion_cache=False, confidence=0.0, max_delay_ms=0), count)
     watching = asyncio.ensure_future(_watch(outcome, began, seconds, progress))
     while time.monotonic() - began < seconds and not outcome.broken:
         typists = [

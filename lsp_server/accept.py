@@ -40,6 +40,7 @@ class Watch:
         self._metrics, self._language, self._clock = metrics, language, clock
         self._shown: Suggestion | None = None
         self._since = 0.0
+        self._whole = 0  # characters of it that are shown
         self._done = 0  # characters of it that stand in the document
         self._accepted = 0  # of them, those that were not typed
         self._taking = 0  # characters that are about to be accepted by a command
@@ -50,7 +51,8 @@ class Watch:
         if suggestion is not self._shown:
             self.end()
             self._shown, self._since, self._accepted = suggestion, self._clock(), 0
-        self._done = len(suggestion.text) - left
+        self._whole = suggestion.visible or len(suggestion.text)
+        self._done = self._whole - left
 
     def edited(self, edits: list[Edit], document: Text) -> None:
         """The document has changed, and the suggestion's region with it."""
@@ -78,8 +80,8 @@ class Watch:
     def told(self, number: str) -> None:
         """The client says that all of a suggestion was accepted."""
         if self._shown and self._shown.number == number:
-            self._accepted = max(self._accepted, len(self._shown.text) - self._done, 1)
-            self._done = len(self._shown.text)
+            self._accepted = max(self._accepted, self._whole - self._done, 1)
+            self._done = self._whole
             self.end()
         elif self._last and self._last == (number, 0):  # its edit did not look like it, as with one character
             self._metrics.count(self._language, "accepted")
@@ -100,7 +102,7 @@ class Watch:
         if seen or self._accepted or self._clock() - self._since >= SEEN:
             count(language, "shown")
         if self._accepted:
-            count(language, "accepted" if self._done == len(shown.text) else "partly")
+            count(language, "accepted" if self._done >= self._whole else "partly")
             count(language, "characters", self._accepted)
         self._last = (shown.number, self._accepted)
 

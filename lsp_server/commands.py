@@ -16,6 +16,7 @@ from lsp_server.completion import Completion
 from lsp_server.documents import units
 from lsp_server.protocol import malformed
 from lsp_server.session import Session
+from lsp_server.suggestions import Rest
 from lsp_server.text import Position, advance
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ async def accept(ls: Server, where: Any, part: Part) -> dict[str, Any] | None:
     session, cursor = place
     suggestion, rest = found
     document = session.document
+    if suggestion.visible < len(suggestion.text):  # what is not shown is not accepted
+        rest = Rest(rest.text[: suggestion.visible - len(suggestion.text)], 0)
     after = document.lines[cursor.line][cursor.column : cursor.column + rest.covers]
     taken = part_of(rest, after, part)
     end = Position(cursor.line, cursor.column + taken.covers)

@@ -20,10 +20,12 @@ from lsp_server.accept import Watch
 from lsp_server.ahead import LookAhead
 from lsp_server.asking import Asking
 from lsp_server.backends.worker import Lost, Refused
+from lsp_server.confidence import sure_part, threshold_at
 from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
 from lsp_server.hole import Hole
 from lsp_server.menu import Selected, for_menu, with_selected
 from lsp_server.metrics import Metrics
+from lsp_server.pace import Pace
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
@@ -67,6 +69,7 @@ class Completer:
         self.metrics = metrics or Metrics()
         self.asking = Asking(backend, settings, shaping)
         self.look_ahead = LookAhead(self.asking)
+        self.pace = Pace()
         self._numbers = itertools.count(1)
 
     @property
@@ -177,14 +180,32 @@ class Completer:
             self.on_trace(trace)
 
     async def _answer(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
+        if session.document.version != session.asked_version:  # a key, not a cursor that moved
+            session.asked_version = session.document.version
+            self.pace.key(time.perf_counter())
         rest = await self._find(session, cursor, trace)
         found = session.suggestions.at(session.document, cursor)
-        self._prepare_next(session, cursor, found, trace)
-        if rest is None or not rest.text or found is None or found[0].dismissed:
+        shown = self._sure(session, cursor, found) if found and rest and rest.text else None
+        self._prepare_next(session, cursor, shown, found is None and not (rest and rest.text), trace)
+        if shown is None:
             return []
-        trace.outcome, trace.text = "shown", rest.text
-        self._watch(session, found)
-        return [_completion(session, cursor, found)]
+        trace.outcome, trace.text = "shown", shown[1].text
+        self._watch(session, shown)
+        return [_completion(session, cursor, shown)]
+
+    def _sure(
+        self, session: Session, cursor: Position, found: tuple[Suggestion, Rest]
+    ) -> tuple[Suggestion, Rest] | None:
+        """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away."""
+        suggestion, rest = found
+        line = session.document.lines[cursor.line]
+        wanted = threshold_at(line[: cursor.column], line[cursor.column + rest.covers :], self.settings.confidence)
+        typed = len(suggestion.text) - len(rest.text)
+        part = sure_part(rest.text, suggestion.said, wanted, typed)
+        if suggestion.dismissed or not part.strip():
+            return None
+        suggestion.visible = typed + len(part)
+        return suggestion, rest if part == rest.text else Rest(part, 0)
 
     async def _answer_explicitly(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
         """Everything that leads to here, once the model has been asked for all of it."""
@@ -197,7 +218,7 @@ class Completer:
             if found or session.generation.error:
                 break
         for suggestion, _ in found:
-            suggestion.dismissed = False
+            suggestion.dismissed, suggestion.visible = False, len(suggestion.text)
         if found:
             trace.outcome, trace.text = "shown", found[0][1].text
         return self.known(session, cursor)
@@ -236,6 +257,9 @@ class Completer:
                 await self._wait(ahead, trace)
                 if ahead.error or ahead.complete:
                     return ahead.answer
+        if session.generation:
+            session.generation.cancel()
+        await asyncio.sleep(self.pace.delay(self.settings.max_delay_ms / 1000))
         others = OTHERS if remembers and self.settings.speculation else 0
         return (await self._ask(session, hole, trace, alternatives=others)).answer
 
@@ -247,6 +271,8 @@ class Completer:
         trace.source = "model"
         session.generation = generation = self.asking.ask(session, hole, number=trace.id, **how)
         await self._wait(generation, trace)
+        if generation.complete:
+            self.pace.answered(generation.trace.total_ms / 1000)
         return generation
 
     async def _wait(self, generation: Generation, trace: Trace) -> None:
@@ -258,14 +284,14 @@ class Completer:
             trace.outcome = told.outcome
 
     def _prepare_next(
-        self, session: Session, cursor: Position, found: tuple[Suggestion, Rest] | None, trace: Trace
+        self, session: Session, cursor: Position, shown: tuple[Suggestion, Rest] | None, nothing: bool, trace: Trace
     ) -> None:
         """Looks ahead of what is shown now; where nothing is to be said, to the next line."""
         if not self.settings.speculation or not self.settings.completion_cache:
             return
-        if found:
-            self.look_ahead.after(session, found[0])
-        elif trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
+        if shown:
+            self.look_ahead.after(session, shown[0])
+        elif nothing and trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
             self.look_ahead.after_line(session, cursor)
 
     def _count(self, session: Session, trace: Trace) -> None:

@@ -35,6 +35,9 @@ GRACE = 0.3
 """Seconds that the model goes on for a request that nobody waits for any more: the next keystroke may agree."""
 
 
+OnAnswer = Callable[["Generation", "Rest | None"], None]
+
+
 class Backend(Protocol):
     """What answers: the worker today, other engines later."""
 
@@ -120,7 +123,7 @@ class Generation:
         self._grace: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+    def start(self, on_answer: OnAnswer) -> None:
         """Asks the model; `on_answer` is called with the answer, before those who wait go on, then with each other."""
         self._task = asyncio.ensure_future(self._run(on_answer))
 
@@ -188,7 +191,7 @@ class Generation:
         end = Position(line, column + answer.covers - len(self.hole.closers))
         if end < start:
             return None
-        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer))
+        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said)
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
@@ -202,7 +205,7 @@ class Generation:
             return True  # typed ahead of the model
         return is_subsequence(text[agreed:], said[agreed:] + CLOSING)
 
-    async def _run(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+    async def _run(self, on_answer: OnAnswer) -> None:
         try:
             await self._ask(on_answer)
         except asyncio.CancelledError:
@@ -220,7 +223,7 @@ class Generation:
         finally:
             self._answered.set()
 
-    async def _ask(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+    async def _ask(self, on_answer: OnAnswer) -> None:
         try:
             await self._stream(on_answer)
         except Refused as error:
@@ -239,7 +242,7 @@ class Generation:
             )
             await self._stream(on_answer)
 
-    async def _stream(self, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+    async def _stream(self, on_answer: OnAnswer) -> None:
         hole, trace = self.hole, self.trace
         session = self.session
         inside = session.tree.inside(hole.cursor)
@@ -251,6 +254,7 @@ class Generation:
         trace.request, trace.prepare_ms = request, milliseconds(self._began)
         lines, language, in_code = session.document.lines, session.language, session.tree.begins_in_code
         streams = [Closing(hole, stops, lines, language, inside, in_code, self.shaping) for _ in range(request.choices)]
+        said: list[list[tuple[str, float]]] = [[] for _ in streams]
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:
                 closing = streams[piece.choice]
@@ -258,43 +262,50 @@ class Generation:
                     continue
                 if isinstance(piece, End):
                     if piece.choice:
-                        self._also(closing, piece, on_answer)
+                        self._also(closing, said[piece.choice], piece, on_answer)
                         continue
                     trace.end = piece
                 else:
                     closed = closing.feed(piece.text)
+                    said[piece.choice].append((piece.text, piece.logprob))
                     if piece.choice:
                         continue
                     trace.first_ms = trace.first_ms or milliseconds(self._began)
                     self._said(closing.text)
                     if not closed:
                         continue
-                self._answer(closing, on_answer)
+                self._answer(closing, said[0], on_answer)
                 if not self.alternatives or not (trace.end or self.explicit):
                     break
 
-    def _answer(self, closing: Closing, on_answer: Callable[[Generation, Rest | None], None]) -> None:
+    def _answer(self, closing: Closing, said: list[tuple[str, float]], on_answer: OnAnswer) -> None:
         """The model's text is complete, or as much of it as is wanted."""
         end = self.trace.end
         self.complete = end is None or end.reason not in UNFINISHED
-        self.answer = self._shaped(closing, end)
+        self.answer = self._shaped(closing, said, end)
         self.trace.total_ms = milliseconds(self._began)
         if self.complete:
             on_answer(self, self.answer)
         self._answered.set()
 
-    def _also(self, closing: Closing, end: End, on_answer: Callable[[Generation, Rest | None], None]) -> None:
-        answer = self._shaped(closing, end) if end.reason not in UNFINISHED else None
+    def _also(
+        self,
+        closing: Closing,
+        said: list[tuple[str, float]],
+        end: End,
+        on_answer: OnAnswer,
+    ) -> None:
+        answer = self._shaped(closing, said, end) if end.reason not in UNFINISHED else None
         if answer and answer != self.answer and answer not in self.others:
             self.others.append(answer)
             on_answer(self, answer)
 
-    def _shaped(self, closing: Closing, end: End | None) -> Rest | None:
+    def _shaped(self, closing: Closing, said: list[tuple[str, float]], end: End | None) -> Rest | None:
         shaped = closing.finish(end.reason if end else None)
-        hole = self.hole
-        if shaped is None or shaped.text == (hole.closers + hole.rest)[: shaped.covers]:  # it stands there already
+        hole, text = self.hole, shaped.text if shaped else ""
+        if shaped is None or text == (hole.closers + hole.rest)[: shaped.covers]:  # it stands there already
             return None
-        return Rest(shaped.text, shaped.covers)
+        return Rest(text, shaped.covers, tuple(said))
 
     def _said(self, text: str) -> None:
         self.text = text
@@ -325,7 +336,8 @@ def covered(hole: Hole, answer: Rest) -> str:
 def suggested(hole: Hole, answer: Rest) -> Suggestion:
     """An answer in a document as it was when the hole was cut."""
     line, column = hole.cursor
-    return Suggestion(answer.text, Region(hole.cursor, Position(line, column + answer.covers)), covered(hole, answer))
+    region = Region(hole.cursor, Position(line, column + answer.covers))
+    return Suggestion(answer.text, region, covered(hole, answer), answer.said)
 
 
 def _region_of(hole: Hole) -> Region:

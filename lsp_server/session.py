@@ -41,6 +41,7 @@ class Session:
         self.looking_ahead: asyncio.Task[None] | None = None
         self.suggestions = Suggestions()
         self.watch: Watch | None = None
+        self.asked_version = document.version
         self.chars_per_token = 0.0  # this document's own, once a prompt of it was too long
         self._parsing: asyncio.TimerHandle | None = None
 

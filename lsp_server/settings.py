@@ -29,6 +29,10 @@ class Settings:
     """Type through what was suggested, and answer a text that was asked about before without the model."""
     speculation: bool = True
     """Ask, in the background, for what comes after a suggestion that is shown."""
+    confidence: float = 0.05
+    """Probability that the model must give to a suggestion for it to be shown unasked; 0 shows all."""
+    max_delay_ms: int = 150
+    """Most that an automatic request waits for the next key, as far as rhythm and latency advise it; 0: never."""
     prefix_tokens: int = 900
     suffix_tokens: int = 500
     line_tokens: int = 48
@@ -96,6 +100,8 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "prefixCache": ("prefix_cache", _boolean),
     "completionCache": ("completion_cache", _boolean),
     "speculation": ("speculation", _boolean),
+    "confidence": ("confidence", _number(0, 1, float)),
+    "maxDelayMs": ("max_delay_ms", _number(0, 2000, int)),
     "context.prefixTokens": ("prefix_tokens", _number(64, 65536, int)),
     "context.suffixTokens": ("suffix_tokens", _number(0, 65536, int)),
     "maxTokens.line": ("line_tokens", _number(1, 1024, int)),

@@ -21,6 +21,8 @@ KEPT = 16
 """Suggestions followed in one document."""
 
 
+Said = tuple[tuple[str, float], ...]
+
 _numbers = itertools.count(1)
 
 
@@ -53,6 +55,8 @@ class Rest:
 
     text: str
     covers: int
+    said: Said = attrs.field(default=(), eq=False)
+    """The stream that it was made of: text, and the log-probability of its tokens."""
 
 
 @attrs.define(eq=False)
@@ -62,6 +66,10 @@ class Suggestion:
     text: str
     region: Region
     covered: str = ""
+    said: Said = ()
+    """As in `Rest`."""
+    visible: int = 0
+    """Characters of the text up to which it is shown: the model may be less sure of what follows."""
     looked_ahead: bool = False
     """Whether what comes after it was asked for."""
     dismissed: bool = False

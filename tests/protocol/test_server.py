@@ -100,7 +100,7 @@ def test_positions_past_an_emoji_mean_the_same_in_every_encoding(
     state: dict[str, str], encoding: str, column: int
 ) -> None:
     async def run() -> None:
-        client = await LspClient.start(env=state)
+        client = await LspClient.start({"confidence": 0}, env=state)
         capabilities = {**CAPABILITIES, "general": {"positionEncodings": [encoding]}}
         result = await client.initialize(capabilities)
         assert result["capabilities"]["positionEncoding"] == encoding

@@ -266,7 +266,7 @@ def test_a_typist_types_the_file_again(patience: float | None) -> None:
 
     async def type_it() -> str:
         backend = cast(EngineBackend, Guessing(source.text))
-        completer = Completer(backend, Settings(completion_cache=False), traces.append)
+        completer = Completer(backend, Settings(completion_cache=False, confidence=0.0, max_delay_ms=0), traces.append)
         script = Script(source.text, "1", 80, before=300, after=300)
         return await Typist(completer, source, script, patience=lambda: patience).type()
 

@@ -1,0 +1,86 @@
+"""Whether the model is sure enough of what it says for it to be shown unasked, and of how many lines of it.
+
+The confidence of a text is the probability that the model gives to exactly its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+SURE = 0.5
+"""Confidence from which something is added to what looks complete: behind a finished statement, inside a word."""
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def threshold_at(before: str, after: str, usual: float) -> float:
+    """The confidence that is wanted at a place: more of it where most often nothing is missing.
+
+    `before`, `after`: the cursor's line around it.
+    """
+    if usual <= 0:
+        return 0.0
+    inside_word = before[-1:].isidentifier() and after[:1].isidentifier()
+    return max(usual, SURE) if inside_word or _is_finished(before, after) else usual
+
+
+def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
+    """The most of `text`, whole lines, that has the confidence wanted; "" if not even its first line has.
+
+    `said`: the stream that it was made of, as (text, log-probability in nats), of which `typed` characters stand
+    there already: what is left is given them. A text is cut where brackets are
+    balanced and the next line is no deeper, so that no block is left without its body.
+    """
+    if threshold <= 0:
+        return text
+    while said and typed >= len(said[0][0]):
+        typed -= len(said[0][0])
+        said = said[1:]
+    if said:
+        said = [(said[0][0][typed:], said[0][1]), *said[1:]]
+    lines = text.split("\n")
+    for count in range(len(lines), 0, -1):
+        part = "\n".join(lines[:count])
+        if (count == len(lines) or _may_end(lines, count)) and _confidence(said, count, len(part)) >= threshold:
+            return part
+    return ""
+
+
+def _confidence(said: Sequence[tuple[str, float]], lines: int, length: int) -> float:
+    """Of the stream's first lines; of its last one as far as the text goes."""
+    whole = "".join(text for text, _ in said)
+    end = -1
+    for _ in range(lines):
+        end = whole.find("\n", end + 1)
+        if end < 0:
+            end = min(len(whole), max(length, 1))
+            break
+    total, at = 0.0, 0
+    for text, logprob in said:
+        if at >= end > 0:
+            break
+        total += logprob
+        at += len(text)
+    return math.exp(total)
+
+
+def _may_end(lines: list[str], count: int) -> bool:
+    part = "".join(lines[:count])
+    last, following = lines[count - 1], lines[count]
+    balanced = sum(map(part.count, _OPENING)) == sum(map(part.count, _CLOSING))
+    # The first line's own indentation stands before the cursor, so what follows it can't be compared with it.
+    no_deeper = count == 1 or (_indent(following) <= _indent(last) and not last.endswith(":"))
+    return balanced and last.strip() != "" and no_deeper
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))
+
+
+def _is_finished(before: str, after: str) -> bool:
+    """Whether the line looks complete where the cursor stands: closed brackets or a semicolon, and nothing open."""
+    line = before.rstrip()
+    if after.strip() or not line:
+        return False
+    closed = sum(map(line.count, _OPENING)) == sum(map(line.count, _CLOSING))
+    return line[-1] == ";" or (line[-1] in _CLOSING and closed)
