@@ -54,6 +54,8 @@ class Bound:
         return f"{self.figure} {wanted}"
 
 
+SETTINGS = Settings(completion_cache=False, speculation=False, max_delay_ms=0)
+"""The defaults; each hole is asked once, so that nothing is gained by what is for later."""
 BOUNDS = (
     Bound("shown", at_least=0.5),
     Bound("of the shown: repeats what follows", below=0.01),
@@ -149,7 +151,7 @@ def main(
         console.print(f"[red]{error}")
         raise typer.Exit(2) from None
     answers = Recording(recording or kept / f"holes-{seed}.jsonl")
-    settings = Settings()
+    settings = SETTINGS
     if recorded:
         filled = asyncio.run(fill(tasks, answers, None, settings))
     else:

@@ -30,8 +30,9 @@ from benchmarks.sources import default_cache
 from evaluation.fill import InProcess
 from evaluation.recording import Recorder, Recording
 from evaluation.results import differences
+from evaluation.results import figures as figures_of
 from evaluation.score import Score, score
-from evaluation.significance import Difference
+from evaluation.significance import Difference, bootstrap_shares
 from evaluation.tasks import KNOWN, NoSet, Task, load
 from inference.wire import End, FimRequest, Piece, Stops
 from lsp_server.completion import Completer
@@ -44,11 +45,16 @@ MEASURES = ("first line", "pass@1", "similarity")
 NONE = Shaping(**dict.fromkeys(attrs.fields_dict(Shaping), False))
 
 
+EVERYTHING = Settings(completion_cache=False, speculation=False, max_delay_ms=0, confidence=0)
+"""Everything is shown: what is hidden can't be compared. The threshold itself is compared among what is shown."""
+CONFIDENCE = Settings().confidence
+
+
 @attrs.frozen
 class Setting:
     """One way to complete. `stops`: the worker ends answers where the server says; else the model and limits do."""
 
-    settings: Settings = attrs.field(factory=lambda: Settings(completion_cache=False))
+    settings: Settings = EVERYTHING
     shaping: Shaping = ALL
     stops: bool = True
 
@@ -73,6 +79,7 @@ SWITCHES = {
     "all shaping": attrs.evolve(ON, shaping=NONE),
 }
 """The mechanism, and the setting without it."""
+SURE = "confidence"
 
 
 class Unstopped:
@@ -99,11 +106,11 @@ async def measure(
 ) -> dict[str, dict[str, dict[str, Score]]]:
     """Scores by setting ("" with everything on), set and task; what is not recorded and can't be asked is left out."""
     found: dict[str, dict[str, dict[str, Score]]] = {}
-    settings = {"": ON, **SWITCHES}
+    settings = {"": ON, **SWITCHES, SURE: _settings(confidence=CONFIDENCE)}
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(settings) * sum(map(len, tasks.values())))
         for name, setting in settings.items():
-            progress.update(bar, description=f"without {name}" if name else "everything on")
+            progress.update(bar, description=name)
             recorder = Recorder(recording, backend)
             asked = recorder if setting.stops else Unstopped(recorder)
             filler = InProcess(Completer(asked, setting.settings, shaping=setting.shaping), recorder)
@@ -141,14 +148,25 @@ class Row:
 
 
 def rows(found: dict[str, dict[str, dict[str, Score]]]) -> list[Row]:
-    """All mechanisms, sets and measures."""
-    return [
+    """All mechanisms, sets and measures; the threshold by what is right among the shown."""
+    every = [
         Row(name, which, measure, len(scores), *values)
         for name in SWITCHES
         for which, scores in found[name].items()
         for measure, values in differences(scores, found[""][which]).items()
         if measure in MEASURES
     ]
+    for which, sure in found[SURE].items():
+        all_shown = found[""][which]
+        off, on = ([(s.shown, s.first) for s in (scores[name] for name in sure)] for scores in (all_shown, sure))
+        every.append(
+            Row(SURE, which, "first line", len(sure), _of_shown(off), _of_shown(on), bootstrap_shares(off, on))
+        )
+    return every
+
+
+def _of_shown(pairs: list[tuple[bool, bool]]) -> float:
+    return sum(right for _, right in pairs) / max(1, sum(shown for shown, _ in pairs))
 
 
 def verdict(every: list[Row]) -> list[str]:
@@ -163,13 +181,15 @@ def table(every: list[Row]) -> Table:
     """A row a mechanism, a column a set and measure: off → on, the difference and its p."""
     columns = list(dict.fromkeys((row.set, row.measure) for row in every))
     shown = Table("mechanism", *(f"{which}: {measure}" for which, measure in columns), box=box.SIMPLE)
-    for switch in SWITCHES:
+    for switch in (*SWITCHES, SURE):
         cells = {(row.set, row.measure): row for row in every if row.switch == switch}
-        shown.add_row(switch, *map(_cell, (cells[column] for column in columns)))
+        shown.add_row(switch, *map(_cell, (cells.get(column) for column in columns)))
     return shown
 
 
-def _cell(row: Row) -> str:
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
     if row.off == row.on and row.difference.p == 1:
         return "="
     star = "*" if row.difference.significant else ""
@@ -202,6 +222,8 @@ def main(
             found = asyncio.run(_asked(tasks, answers, console))
     every = rows(found)
     console.print(table(every))
+    shown = {which: figures_of(scores.values()) for which, scores in found[""].items()}
+    console.print(*(f"{which}: {values}" for which, values in shown.items()), sep="\n")
     missed = verdict(every)
     for miss in missed:
         console.print(f"[red]missed[/]: {miss}")
@@ -211,7 +233,14 @@ def main(
             row["difference"] = {
                 name: value if value is None else round(value, 5) for name, value in row["difference"].items()
             }
-        report.write(out, head | {"settings": {"seed": SEED, "model": "starter"}, "rows": figures, "missed": missed})
+        for row in figures:
+            row["off"], row["on"] = round(row["off"], 4), round(row["on"], 4)
+        settings = {"seed": SEED, "model": "starter", SURE: CONFIDENCE}
+        on = {
+            name: {which: figures_of(scores.values()) for which, scores in found[name].items()} for name in ("", SURE)
+        }
+        result = {"settings": settings, "everything shown": on[""], "threshold": on[SURE], "rows": figures}
+        report.write(out, head | result | {"missed": missed})
     sys.exit(1 if missed else 0)
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import attrs
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -80,7 +81,7 @@ def measure(
             "way": "bare" if bare else "editor",
             "typed": typed,
             "seed": seed,
-            "settings": section,
+            "settings": attrs.asdict(resolve(section)[0]),  # resolved: defaults change
         }
         results = Results(out, told | {"version": VERSION}, resume=resume)
         asyncio.run(_run(tasks, results, section, bare=bare, execute=execute))
@@ -114,7 +115,8 @@ def compare(
         p = f"{difference.p:.2g}" + (" *" if difference.significant else "")
         shown.add_row(measure, _cell(before), _cell(after), f"{100 * difference.mean:+.1f}{bounds}", p)
     console.print(shown)
-    for name in sorted({*one, *other}):
+    one, other = ({**setting, **setting.get("settings", {})} for setting in (one, other))
+    for name in sorted({*one, *other} - {"settings"}):
         if one.get(name) != other.get(name):
             console.print(f"{name}: {one.get(name)} | {other.get(name)}")
     console.print("p: McNemar's exact test, for the similarity a paired bootstrap (brackets: its 95 %). * below 0.05")

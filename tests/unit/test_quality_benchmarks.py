@@ -12,7 +12,7 @@ import attrs
 import pytest
 from rich.console import Console
 
-from benchmarks import holes, switches
+from benchmarks import confidence, holes, switches
 from benchmarks.packages import LANGUAGES, LOTS, Lot, files
 from benchmarks.sources import FETCHERS, Package, Unavailable
 from evaluation.recording import Recorder, Recording, Stream, Token, key
@@ -111,3 +111,23 @@ def test_only_the_pinned_archive_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(FETCHERS, "npm", lambda _package, _into: None)
     with pytest.raises(Unavailable, match="pinned SHA-256"):
         files(attrs.evolve(lot, sha256="0" * 64), tmp_path)
+
+
+def test_the_packages_are_split_in_two_halves_that_share_no_language_s_package() -> None:
+    halves = {True: [lot for lot in LOTS if confidence.chooses(f"{lot.package.name}/a")]}
+    halves[False] = [lot for lot in LOTS if lot not in halves[True]]
+    for half in halves.values():
+        assert {lot.language for lot in half} == set(LANGUAGES)
+
+
+def test_the_curve_says_what_a_threshold_shows_and_how_much_of_it_is_right() -> None:
+    name = f"{LOTS[0].package.name}/a.py:1:1"
+    task = attrs.evolve(TASK, name=name)
+    sure, wrong = Answer("1", logprob=-0.01, tokens=1), Answer("2", logprob=-3.0, tokens=1)
+    filled = [holes.Filled(task, "", score(task, answer)) for answer in (sure, wrong)]
+    hidden = holes.Filled(task, "", score(task, Answer()))
+    points = confidence.curve({0.0: filled, 0.5: [filled[0], hidden]}, confidence.chooses(name))
+    assert [(p["shown"], p["right of shown"], p["right shown of right"]) for p in points] == [(1, 0.5, 1), (0.5, 1, 1)]
+    assert confidence.curve({0.0: filled}, not confidence.chooses(name))[0]["holes"] == 0
+    tenths = confidence.bins(filled)
+    assert [(t["suggestions"], t["right"]) for t in (tenths[0], tenths[9])] == [(1, 0), (1, 1)]
