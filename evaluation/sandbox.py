@@ -57,7 +57,7 @@ os._exit(0)
 _OUT_OF_MEMORY = 77
 
 
-@lru_cache(4096)
+@lru_cache(65536)
 def run(program: str, seconds: float = SECONDS, memory: int = MEMORY) -> Verdict:
     """Runs a Python program to its end. Its output goes nowhere."""
     command = [sys.executable, "-I", "-B", "-c", _GUARD, str(max(1, round(seconds))), str(memory)]

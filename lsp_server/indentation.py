@@ -40,7 +40,8 @@ def from_the_cursor(text: str, around: Surroundings) -> str:
         return text
     above = around.line_above
     opens = bool(around.language.block_after(around.language.split(above)[0]))
-    if not above or len(around.before) < len(leading(above)) + opens:
+    level = len(unit_of([*around.above, *around.below])) or 1
+    if not above or len(around.before) < len(leading(above)) + opens * level:
         return text
     deep = around.before + extra
     further = [line for line in lines[1:] if line.strip()]

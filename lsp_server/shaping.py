@@ -19,7 +19,7 @@ LONGEST_UNIT = 6
 """Lines of the longest passage whose repetition is noticed."""
 _LETTER = re.compile(r"[^\W\d_]")
 _POINTED = re.compile(r"(?<![-=])>")
-_ROUND_AND_ROUND = re.compile(r"(?=.{0,39}?[^\W\d_])(.{3,40}?)\1{4,}")
+_ROUND_AND_ROUND = re.compile(r"(.{3,40}?)\1{4,}")
 
 
 @attrs.frozen
@@ -65,8 +65,9 @@ def without_loops(text: str) -> str:
             passage = lines[start : start + unit]
             if _says_something(passage) and lines[start : start + times * unit] == passage * times:
                 return "\n".join(lines[: start + unit])
-        if round_and_round := _ROUND_AND_ROUND.search(lines[start]):
-            return "\n".join([*lines[:start], lines[start][: round_and_round.end(1)]])
+        for round_and_round in _ROUND_AND_ROUND.finditer(lines[start]):
+            if _LETTER.search(round_and_round[1]):  # not an indentation, nor a ruler
+                return "\n".join([*lines[:start], lines[start][: round_and_round.end(1)]])
     return text
 
 

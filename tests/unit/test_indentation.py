@@ -54,6 +54,7 @@ def test_an_answer_in_another_unit_is_put_into_the_file_s(text: str, answer: str
         ("if a:\n    ", "  b\n      c", "b\n    c"),
         ("if a:\n    ", "  b\n    c", "b\n    c"),
         ("if a:\n", "    b", "    b"),
+        ("def f():\n    if a:\n        b\n    if c:\n      ", "  d", "  d"),
         ("  a\n", "  b", "  b"),
         ("a = ", " b", " b"),
         ("  a\n  ", "\n  b", "\n  b"),

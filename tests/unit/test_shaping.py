@@ -138,6 +138,8 @@ def test_the_line_above_is_not_repeated(text: str, answer: str, expected: bool) 
         ("x = ab, ab, ab, ab, ab, ab", "x = ab,"),
         ("x = [0, 0, 0, 0, 0, 0, 0]", "x = [0, 0, 0, 0, 0, 0, 0]"),
         ("==========================", "=========================="),
+        ("                    return True", "                    return True"),
+        ("x" + " " * 30 + "= ab, ab, ab, ab, ab, ab", "x" + " " * 30 + "= ab,"),
     ],
 )
 def test_an_answer_that_goes_round_in_circles_ends_with_the_first(text: str, expected: str) -> None:
