@@ -167,7 +167,8 @@ class Engine:
         if prompts:
             newest = prompts[-1]
             most = self._model.chunk if rows or len(self._choices) > 1 or self._inbox else self._model.longest_chunk
-            rows.append((newest, min(newest.to_compute, most)))
+            parts = -(-newest.to_compute // most)  # alike in size, as each is what a cancellation waits for
+            rows.append((newest, -(-newest.to_compute // parts)))
         return rows
 
     def _turn(self, chosen: list[tuple[Choice, int]]) -> None:
@@ -176,6 +177,10 @@ class Engine:
         began = time.perf_counter()
         try:
             logits = self._model.forward(rows)
+        except OutOfSlots as error:  # the largest request fails, the others go on without it
+            for choice, _ in chosen:
+                self._take_back_draft(choice)
+            return self._fail([max((choice for choice, _ in chosen), key=lambda c: len(c.sequence.ids))], error)
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
         best = self._model.best
@@ -255,6 +260,10 @@ class Engine:
         draft = self._drafts.propose(choice.ticket.request.session, choice.context, room)
         length = self._costs.best(self._drafts.rate(draft.origin), len(draft.ids)) if draft else 0
         return Draft(draft.ids[:length], draft.origin) if draft and length else None
+
+    def _take_back_draft(self, choice: Choice) -> None:
+        if choice.draft:
+            self._model.cut(choice.sequence, len(choice.sequence.ids) - len(choice.draft.ids))
 
     def _advance(self, choice: Choice, count: int, outputs: list[Output]) -> None:
         """Takes what a forward of `count` tokens and the choice's draft gave: 1 + draft outputs."""

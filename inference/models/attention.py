@@ -5,13 +5,16 @@ v of its output. Keys and latents stand together as [t, c + r].
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted functions.
-from typing import List, Tuple  # noqa: UP035
+from typing import Any, List, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from inference.models.scripted import scripted
+
+_flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""The kernel behind scaled_dot_product_attention on a CPU: it also gives the logarithms of the sums."""
 
 
 @scripted
@@ -44,6 +47,35 @@ def inward_parts(x: Tensor, rotations: Tensor, heads: int, r: int, c: int) -> Tu
 
 
 @scripted
+def flash(queries: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa: UP006
+    """Attention on a CPU of one row's queries [h, w] among latents that are keys and values, each read once.
+
+    Parts, two halves of each for two threads, are joined by the logarithms of their sums.
+    """
+    rows = queries.view(1, 1, queries.shape[0], -1)
+    outs: List[Tensor] = []  # noqa: UP006
+    sums: List[Tensor] = []  # noqa: UP006
+    for part in parts:
+        half = part.shape[0] // 2
+        if half > 0:
+            both = part[: 2 * half].view(1, 2, half, -1)
+            out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                rows.expand(1, 2, -1, -1), both, both, 0.0, False, scale=scale
+            )
+            outs.append(out)
+            sums.append(total)
+        if part.shape[0] > 2 * half:
+            one = part[2 * half :].view(1, 1, 1, -1)
+            out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                rows, one, one, 0.0, False, scale=scale
+            )
+            outs.append(out)
+            sums.append(total)
+    shares = torch.softmax(torch.cat(sums, 1), 1)[0, :, :, None]  # [parts, h, 1]
+    return (torch.cat(outs, 1)[0] * shares).sum(0)
+
+
+@scripted
 def absorbed(
     unrotated: Tensor,
     rotated: Tensor,
@@ -58,6 +90,9 @@ def absorbed(
     """
     n, h, c = unrotated.shape[0], unrotated.shape[1], key_up.shape[2]
     low = torch.bmm(unrotated.transpose(0, 1), key_up)  # [h, n, c]
+    if n == 1 and not low.is_cuda:
+        mixed = flash(torch.cat([low[:, 0], rotated[0]], -1), parts, scale)[:, None, :c]
+        return torch.bmm(mixed, value_up).view(1, -1)
     queries = torch.cat([low, rotated.transpose(0, 1)], -1).view(h * n, -1).mul_(scale)
     if len(parts) == 1:
         scores = torch.mm(queries, parts[0].t())
@@ -87,6 +122,13 @@ def expanded(unrotated: Tensor, rotated: Tensor, expand: Tensor, parts: list[Ten
     if padding := keys.shape[-1] - v:  # the fast kernels want one width
         values = functional.pad(values, (0, padding))
     queries = torch.cat([unrotated, rotated], dim=-1).transpose(0, 1)[None]
-    mask = None if n == t else torch.ones(n, t, dtype=torch.bool, device=kv.device).tril_(t - n)
-    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=n == t, scale=scale)
+    if n == t:
+        out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
+    elif kv.is_cuda:
+        mask = torch.ones(n, t, dtype=torch.bool, device=kv.device).tril_(t - n)
+        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+    else:  # without a mask: those before, then each other
+        before, their_sum = _flash(queries, keys[:, :, : t - n], values[:, :, : t - n], 0.0, False, scale=scale)
+        own, own_sum = _flash(queries, keys[:, :, t - n :], values[:, :, t - n :], 0.0, True, scale=scale)
+        out = own.lerp(before, torch.sigmoid(their_sum - own_sum)[..., None].to(own.dtype))
     return out[0, ..., :v].transpose(0, 1).reshape(n, -1)

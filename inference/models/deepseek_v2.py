@@ -14,7 +14,8 @@ from torch import Tensor
 from inference.checkpoint import Int8, Source
 from inference.models.attention import absorbed, expanded, gated, inward_parts, rms_norm
 from inference.models.deepseek_v2_config import Config
-from inference.models.matrices import Matrix, join, matrix, take
+from inference.models.few_rows import FewRows, LayerOfFew
+from inference.models.matrices import BLOCK, PACKED_ROWS, Int8Cpu, Matrix, buffer, join, matrix, take
 from inference.models.packed_experts import PackedExperts, packed_experts, route
 
 EXPANDED_ROWS = {"cpu": 64, "cuda": 171}
@@ -32,6 +33,10 @@ class Context(Protocol):
 
     def parts(self, layer: Tensor) -> list[Tensor]:
         """Of a layer's [slots, c + r], the sequence's rows: a few tensors, views where memory allows."""
+        ...
+
+    def spans(self, pool: Tensor) -> list[Tensor]:
+        """The same of all layers' [layers, slots, c + r]: views, or the numbers of some slots to gather."""
         ...
 
 
@@ -73,7 +78,13 @@ class FeedForward:
     down: Matrix
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(gated(self.gate_up(x)))
+        rows = len(x)
+        if not x.is_cpu or rows <= BLOCK:
+            return self.down(gated(self.gate_up(x)))
+        out = torch.empty_like(x)
+        for at in range(0, rows, BLOCK):
+            out[at : at + BLOCK] = self.down(gated(self.gate_up(x[at : at + BLOCK])))
+        return out
 
 
 @attrs.frozen
@@ -134,6 +145,7 @@ class DeepseekV2:
         self.rotations = torch.polar(torch.full_like(angles, magnitude), angles).to(device)  # [window, r / 2]
         self._expanded_rows = EXPANDED_ROWS.get(self._kind, 128)
         del self._source
+        self._few = self._for_few_rows()
 
     @property
     def _kind(self) -> str:
@@ -181,12 +193,43 @@ class DeepseekV2:
             self._dense(name + "shared_experts.") if c.n_shared_experts else None,
         )
 
+    def _for_few_rows(self) -> FewRows | None:
+        """The layers as one call, where all are dense and int8 on a CPU."""
+        c, built = self.config, list[LayerOfFew]()
+        for layer in self.layers:
+            if layer.query is not None or not isinstance(layer.feed, FeedForward):
+                return None
+            matrices = (layer.down, layer.output, layer.feed.gate_up, layer.feed.down)
+            few: list[torch.nn.Module] = [m.few for m in matrices if isinstance(m, Int8Cpu) and m.few is not None]
+            if len(few) < len(matrices):
+                return None
+            built.append(
+                LayerOfFew(
+                    (layer.attention_norm, layer.latent_norm, layer.feed_norm),
+                    few,
+                    (layer.key_up, layer.value_up),
+                    (c.num_attention_heads, c.qk_rope_head_dim, c.kv_lora_rank),
+                    c.softmax_scale,
+                    (c.rms_norm_eps, LATENT_EPS),
+                )
+            )
+        return FewRows(built)
+
     @torch.inference_mode()
     def forward(self, pool: Tensor, rows: Rows) -> Tensor:
         """Logits, float32 [outputs, vocab]. Writes the rows' latents into `pool` [layers, slots, c + r]."""
         eps = self.config.rms_norm_eps
         x = self._embed(rows.ids)
         rotations = self.rotations[rows.positions][:, None]  # [n, 1, r / 2]
+        if self._few is not None and len(x) <= PACKED_ROWS:
+            groups, n = rows.groups, len(x)
+            spans = [group.context.spans(pool) for group in groups]
+            c = self.config
+            sizes = (c.hidden_size, c.num_attention_heads * c.v_head_dim, c.intermediate_size)
+            buffers = [buffer(n, size) for size in sizes]
+            x = self._few(x, rotations, pool, rows.slots, [group.count for group in groups], spans, buffers)
+            x = x if len(rows.outputs) == n else x[rows.outputs]
+            return self.head(rms_norm(x, self.norm, eps)).float()
         last = self.layers[-1]
         for i, layer in enumerate(self.layers):
             # Beyond the last layer's latents only the outputs count.

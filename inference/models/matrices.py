@@ -7,6 +7,8 @@ second digit costs another row of an integer product, which at few rows costs ne
 
 from __future__ import annotations
 
+import functools
+import logging
 import warnings
 from typing import Any, Protocol, cast
 
@@ -17,13 +19,13 @@ from torch.nn import functional
 from inference.checkpoint import Int8
 from inference.models.scripted import scripted_module
 
-SECOND = 1 / 254
-"""What the second digit is worth: what rounding to the first may leave (± 1/2) fills the second (± 127)."""
+log = logging.getLogger(__name__)
+
 PACKED_ROWS = 48
 """Up to so many rows the packed kernel is the faster one, or close to it."""
-BLOCK = 256
-"""Rows of the large products that are in hand at once, so that intermediate values stay in the processor's cache."""
-TINY = 1e-30
+BLOCK = 128
+"""Rows in hand at once on a CPU: of 128 the intermediate values stay in the processor's cache; of 256 they don't, and
+their memory goes back to the system and is mapped anew at every product, which triples the time."""
 
 
 class Matrix(Protocol):
@@ -60,43 +62,73 @@ class Int8Weights:
 class Int8Cpu:
     """Int8 with one scale a row, multiplied as integers on a CPU.
 
-    Few rows go through the quantised engine's packed kernel where torch has one, many through `torch._int_mm`. Both are
-    exact in integers, so they give the same floats.
+    Few rows go through the quantised engine's packed kernel where torch has one, many through oneDNN's, or where torch
+    lacks it through `torch._int_mm`. All are exact in integers where `exact` says so; then they give the same floats to
+    the last place or two.
     """
 
-    _digits: dict[tuple[int, int], Tensor] = {}  # noqa: RUF012  one engine thread uses these buffers at a time
-
     def __init__(self, weight: Int8):
-        self._values = weight.values.contiguous()
-        self._scale = weight.scale.float()
-        self._size = weight.values.shape[1]
-        self._few = scripted_module(_Packed(_pack(self._values, self._scale))) if packs() else None
+        values, scale = weight.values.contiguous(), weight.scale.float()
+        self._size, self._outputs = values.shape[1], values.shape[0]
+        self.few = _Packed(_pack(values, scale)) if packs() else None
+        self._few = scripted_module(self.few) if self.few else None
+        self._many = scripted_module(_OneDnn(values, scale) if has_vnni() else _Plain(values, scale))
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Matrix`. `x`: float32."""
         rows = x.shape[0]
         if self._few is not None and rows <= PACKED_ROWS:
-            return self._few(x, self._room(rows))
+            return self._few(x, buffer(rows, self._size))
         if rows <= BLOCK:
             return self._many(x)
-        return torch.cat([self._many(x[at : at + BLOCK]) for at in range(0, rows, BLOCK)])
+        out = x.new_empty(rows, self._outputs)
+        for at in range(0, rows, BLOCK):
+            out[at : at + BLOCK] = self._many(x[at : at + BLOCK])
+        return out
 
-    def _room(self, rows: int) -> Tensor:
-        """A buffer for some rows' two digits, beside them the two constants that `_pack` asks for."""
-        room = self._digits.get((rows, self._size))
-        if room is None:
-            room = self._digits[rows, self._size] = torch.zeros(2 * rows, self._size + 2)
-            room[:, self._size], room[:, self._size + 1] = 127.0, -128.0
-        return room
 
-    def _many(self, x: Tensor) -> Tensor:
-        unit = _unit(x)
+class _OneDnn(torch.nn.Module):
+    """Its kernel takes activations as unsigned bytes, and adds the second digits' product to the first's itself."""
+
+    def __init__(self, values: Tensor, scale: Tensor):
+        super().__init__()
+        self.packed = torch.ops.onednn.qlinear_prepack(values, None)
+        self.first, self.second = scale, scale / 254
+        self.zero = torch.zeros(len(scale), dtype=torch.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, in] → [rows, out]."""
+        unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
+        rest = x / unit
+        first = rest.round()
+        second = rest.sub_(first).mul_(254.0).round_().add_(128.0).to(torch.uint8)
+        first = first.add_(128.0).to(torch.uint8)
+        units = torch.ops.onednn.qlinear_pointwise(
+            first, 1.0, 128, self.packed, self.first, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        both = torch.ops.onednn.qlinear_pointwise(
+            second, 1.0, 128, self.packed, self.second, self.zero, units, None, 1.0, 0, torch.float32, 1.0, 0,
+            "sum", 1.0, "none", [], "",
+        )  # fmt: skip
+        return both.mul_(unit)
+
+
+class _Plain(torch.nn.Module):
+    """Torch's own integer product."""
+
+    def __init__(self, values: Tensor, scale: Tensor):
+        super().__init__()
+        self.values, self.scale = values, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, in] → [rows, out]."""
+        unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
         rest = x / unit
         first = rest.round()
         both = torch.cat([first, rest.sub_(first).mul_(254.0).round_()]).to(torch.int8)
-        product = torch._int_mm(both, self._values.T)  # pyright: ignore
+        product = torch._int_mm(both, self.values.t())  # pyright: ignore
         units, seconds = product.chunk(2)
-        return torch.add(units.float(), seconds, alpha=SECOND).mul_(self._scale).mul_(unit)
+        return torch.add(units.float(), seconds, alpha=1 / 254).mul_(self.scale).mul_(unit)
 
 
 class _Packed(torch.nn.Module):
@@ -118,16 +150,16 @@ class _Packed(torch.nn.Module):
         return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
 
 
-def _unit(x: Tensor) -> Tensor:
-    """What the last place of each row's first digit is worth, [rows, 1]."""
-    return x.abs().amax(-1, keepdim=True).clamp_min_(TINY).mul_(1 / 127)
-
-
 def matrix(stored: Tensor | Int8, device: str) -> Matrix:
     """The form that multiplies best on `device`."""
     if isinstance(stored, Tensor):
         return Floating(stored)
-    return Int8Cpu(stored) if device == "cpu" else Int8Weights(stored)
+    if device != "cpu":
+        return Int8Weights(stored)
+    if not exact():
+        log.warning("this processor's integer products overflow: int8 weights are multiplied as floats, and slower")
+        return Floating(stored.dequantised(torch.float32))
+    return Int8Cpu(stored)
 
 
 def join(parts: list[Tensor | Int8]) -> Tensor | Int8:
@@ -147,6 +179,36 @@ def take(stored: Tensor | Int8, rows: Tensor) -> Tensor | Int8:
 def packs() -> bool:
     """Whether this torch has the packed integer kernel (x86 with fbgemm)."""
     return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+_buffers: dict[tuple[int, int], Tensor] = {}  # one engine thread uses them at a time
+
+
+def buffer(rows: int, size: int) -> Tensor:
+    """A buffer for some rows' two digits, beside them the two constants that `_pack` asks for."""
+    found = _buffers.get((rows, size))
+    if found is None:
+        found = _buffers[rows, size] = torch.zeros(2 * rows, size + 2)
+        found[:, size], found[:, size + 1] = 127.0, -128.0
+    return found
+
+
+def has_vnni() -> bool:
+    """Whether oneDNN's kernel is worth having."""
+    return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")  # pyright: ignore
+
+
+@functools.cache
+def exact() -> bool:
+    """Whether this processor's integer products are right: without VNNI their sums overflow 16 bits, unnoticed.
+
+    Tried with the largest numbers there are, for few rows and for many.
+    """
+    size = 1024
+    signs = torch.tensor([1, -1, 1, -1, 1, 1, -1, -1], dtype=torch.int8)
+    tried = Int8Cpu(Int8((127 * signs)[:, None].expand(8, size).contiguous(), torch.ones(8)))
+    right = (127.0 * size) * signs.float()
+    return all(torch.allclose(tried(torch.ones(rows, size)), right, rtol=1e-5) for rows in (1, PACKED_ROWS + 16))
 
 
 def _pack(values: Tensor, scale: Tensor) -> Any:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALLEST_CHUNK = 64
 """Prompt tokens a forward below which nothing is gained on a device out of memory."""
+RESERVE = 16
+"""Slots that a decoding sequence takes at a time: one by one, those of several would lie scattered in a full pool."""
 
 
 @attrs.define(eq=False)
@@ -37,6 +39,8 @@ class PagedSequence:
     allowed: Tensor | None = None
     row: int = -1
     written: int = 0
+    spare: list[int] = attrs.field(factory=list[int])
+    """Slots lent to it that its next tokens will take."""
 
     @property
     def computed(self) -> int:
@@ -51,8 +55,8 @@ class PagedModel:
         """`slots`: tokens that the pool holds; `dtype`: of the latents; `form`: of the weights, in words."""
         self._model = model
         self.window, self.device, self.dtype = min(window, slots), model.device, form
-        # A chunk is what a cancellation waits for: 640 tokens of the starter are 0.4 s on two cores.
-        self.chunk, self.longest_chunk = (128, 640) if model.device == "cpu" else (512, 4096)
+        # A chunk is what a cancellation waits for; each expands the latents before it anew.
+        self.chunk, self.longest_chunk = (128, 400) if model.device == "cpu" else (512, 4096)
         self.cuts = True
         self.cache = PrefixCache(slots)
         c = model.config
@@ -140,8 +144,7 @@ class PagedModel:
         done: list[tuple[PagedSequence, int]] = []
         try:
             for sequence, count, _ in rows:
-                last = sequence.slots.all[-1] if sequence.computed else -1
-                slots = self.cache.allocate(count, after=last)
+                slots = self._slots_for(sequence, count)
                 sequence.slots.extend(slots)
                 done.append((sequence, count))
                 new += slots
@@ -150,6 +153,21 @@ class PagedModel:
                 self.cache.release(sequence.slots.cut(sequence.computed - count))
             raise
         return new
+
+    def _slots_for(self, sequence: PagedSequence, count: int) -> list[int]:
+        """Slots of its next tokens, in a row behind its last if they are free. Raises `OutOfSlots`."""
+        lacking = count - len(sequence.spare)
+        if lacking > 0:
+            held = sequence.spare or sequence.slots.all
+            last = held[-1] if held else -1
+            try:
+                more = self.cache.allocate(max(lacking, RESERVE) if count <= RESERVE else lacking, after=last)
+            except OutOfSlots:
+                more = self.cache.allocate(lacking, after=last)
+            sequence.spare += more
+        slots = sequence.spare[:count]
+        del sequence.spare[:count]
+        return slots
 
     def _rows(self, rows: list[tuple[PagedSequence, int, int]], new: list[int]) -> Rows:
         ids: list[int] = []
@@ -179,7 +197,9 @@ class PagedModel:
         """See `Model.cut`."""
         del sequence.ids[length:]
         if length < sequence.computed:
-            self.cache.release(sequence.slots.cut(length))
+            sequence.spare[:0] = sequence.slots.cut(length)
+            self.cache.release(sequence.spare[RESERVE:])
+            del sequence.spare[RESERVE:]
             sequence.written = min(sequence.written, length)
 
     def end(self, sequence: PagedSequence, *, keep: bool) -> None:
@@ -189,7 +209,8 @@ class PagedModel:
         self.cut(sequence, len(sequence.ids))
         if keep:
             self._share(sequence, sequence.computed)
-        self.cache.release(sequence.slots.cut(sequence.lease.length))
+        self.cache.release(sequence.slots.cut(sequence.lease.length) + sequence.spare)
+        sequence.spare.clear()
         self.cache.end(sequence.lease)
 
     def shrink(self) -> bool:

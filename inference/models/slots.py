@@ -64,6 +64,12 @@ class Slots:
             self._parts = self._divided()
         return [layer[part] if isinstance(part, slice) else layer.index_select(0, part) for part in self._parts]
 
+    def spans(self, pool: Tensor) -> list[Tensor]:
+        """See `deepseek_v2.Context`."""
+        if self._parts is None:
+            self._parts = self._divided()
+        return [pool[:, part] if isinstance(part, slice) else part for part in self._parts]
+
     def _divided(self) -> list[slice | Tensor]:
         if self._device != "cpu":
             one = _run(self._slots, 0) == len(self._slots)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Iterator
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import Engine, Ticket
+from inference.models.paged_model import RESERVE, PagedModel
 from inference.prefix_cache import common_prefix
 from inference.weights import Loaded, load
 from inference.wire import End, Failure, FimRequest, Piece, Sampling, Stops
@@ -247,6 +249,40 @@ def test_a_full_device_is_said_and_survived(loaded: Loaded, monkeypatch: pytest.
     assert "smaller model" in failure.message
     assert Answer(engine, ask()).text()
     engine.close()
+
+
+def test_a_full_cache_fails_the_largest_request_and_no_other(loaded: Loaded) -> None:
+    model = PagedModel(cast(Any, loaded.model).weights, 2048, 600, torch.float32, "int8")
+    engine = Engine(model, loaded.tokens, loaded.markers)
+    small = FimRequest("y = 2\n" * 20, "", "", Stops(max_tokens=200))
+    alone = Answer(engine, small).text()
+    model.forget()
+    first, large = Answer(engine, small), Answer(engine, FimRequest("x = 1\n" * 111, "", "", Stops(max_tokens=30)))
+    failure = large.next()
+    assert isinstance(failure, Failure), failure
+    assert "cannot hold" in failure.message
+    assert first.text() == alone
+    engine.close()
+    model.check()
+    model.forget()
+    assert model.figures()["slots_free"] == 600
+
+
+def test_several_decode_side_by_side_and_each_keeps_to_runs_of_slots(loaded: Loaded) -> None:
+    model: Any = loaded.model
+    model.forget()
+    sequences = [model.begin(list(range(100 * i + 10, 100 * i + 60)), reuse=True) for i in range(3)]
+    for sequence in sequences:
+        model.forward([(sequence, 50, 1)])
+    for step in range(2 * RESERVE):
+        for sequence in sequences:
+            sequence.ids.append(200 + step)
+        model.forward([(sequence, 1, 1) for sequence in sequences])
+    for sequence in sequences:
+        gaps = [b - a != 1 for a, b in pairwise(sequence.slots.all)]
+        assert sum(gaps) <= 2, "a run of slots for every 16 tokens"
+        model.end(sequence, keep=False)
+    model.check()
 
 
 def test_closing_answers_what_runs(loaded: Loaded) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -103,3 +106,21 @@ def test_two_markers_with_one_token_are_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(spec), "utf-8")
     with pytest.raises(NoInfilling, match="share one token id"):
         Tokens(file).markers()
+
+
+def test_its_logits_are_those_of_its_weights_on_a_processor_whose_integer_products_overflow() -> None:
+    script = """
+import torch
+from inference.weights import load
+from inference.models.matrices import exact
+def logits(dtype):
+    model = load("starter", "cpu", dtype, lambda stage, share: None).model
+    sequence = model.begin(list(range(300, 400)), reuse=False)
+    return model.forward([(sequence, 100, 1)])
+ours, theirs = logits("int8"), logits("float32")
+print(exact(), float((ours - theirs).norm() / theirs.norm()))
+"""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    known, error = done.stdout.split()[-2:]
+    assert float(error) < 1e-3, f"exact() said {known}"
