@@ -31,7 +31,7 @@ from benchmarks.sources import Unavailable, default_cache
 from evaluation.recording import Recording
 from evaluation.tasks import Task
 
-THRESHOLDS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
+THRESHOLDS = sorted({0.0, 0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, SETTINGS.confidence})
 LEAST_SHOWN = 0.5
 
 
@@ -55,12 +55,12 @@ def curve(by_threshold: dict[float, list[Filled]], half: bool) -> list[dict[str,
                 "shown": round(len(shown) / max(1, len(scores)), 4),
                 "right of shown": round(sum(s.right for s in shown) / max(1, len(shown)), 4),
                 "first line of shown": round(sum(s.first for s in shown) / max(1, len(shown)), 4),
-                "right shown of right": 0.0,
+                "right beside threshold 0": 0.0,
             }
         )
     for point in points:
         kept = point["shown"] * point["right of shown"]
-        point["right shown of right"] = round(kept / max(1e-9, points[0]["shown"] * points[0]["right of shown"]), 4)
+        point["right beside threshold 0"] = round(kept / max(1e-9, points[0]["shown"] * points[0]["right of shown"]), 4)
     return points
 
 

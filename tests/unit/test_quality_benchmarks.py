@@ -127,7 +127,14 @@ def test_the_curve_says_what_a_threshold_shows_and_how_much_of_it_is_right() -> 
     filled = [holes.Filled(task, "", score(task, answer)) for answer in (sure, wrong)]
     hidden = holes.Filled(task, "", score(task, Answer()))
     points = confidence.curve({0.0: filled, 0.5: [filled[0], hidden]}, confidence.chooses(name))
-    assert [(p["shown"], p["right of shown"], p["right shown of right"]) for p in points] == [(1, 0.5, 1), (0.5, 1, 1)]
+    assert [(p["shown"], p["right of shown"], p["right beside threshold 0"]) for p in points] == [
+        (1, 0.5, 1),
+        (0.5, 1, 1),
+    ]
     assert confidence.curve({0.0: filled}, not confidence.chooses(name))[0]["holes"] == 0
     tenths = confidence.bins(filled)
     assert [(t["suggestions"], t["right"]) for t in (tenths[0], tenths[9])] == [(1, 0), (1, 1)]
+
+
+def test_the_default_threshold_is_on_the_curve() -> None:
+    assert holes.SETTINGS.confidence in confidence.THRESHOLDS
