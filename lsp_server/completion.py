@@ -199,7 +199,8 @@ class Completer:
         """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away."""
         suggestion, rest = found
         line = session.document.lines[cursor.line]
-        wanted = threshold_at(line[: cursor.column], line[cursor.column + rest.covers :], self.settings.confidence)
+        usual = 0.0 if suggestion.asked_for else self.settings.confidence
+        wanted = threshold_at(line[: cursor.column], line[cursor.column + rest.covers :], usual)
         typed = len(suggestion.text) - len(rest.text)
         part = sure_part(rest.text, suggestion.said, wanted, typed)
         if suggestion.dismissed or not part.strip():
@@ -218,7 +219,8 @@ class Completer:
             if found or session.generation.error:
                 break
         for suggestion, _ in found:
-            suggestion.dismissed, suggestion.visible = False, len(suggestion.text)
+            suggestion.dismissed, suggestion.asked_for = False, True
+            suggestion.visible = len(suggestion.text)
         if found:
             trace.outcome, trace.text = "shown", found[0][1].text
         return self.known(session, cursor)

@@ -120,7 +120,8 @@ async def _complete(
     cursor: Position,
     read_ms: float,
 ) -> Result:
-    """The same path as the editor's, with one document."""
+    """The same path as the editor's, with one document; whatever the model says is shown, as it was asked for."""
+    settings = attrs.evolve(settings, confidence=0.0, speculation=False)
     traces: list[Trace] = []
     began = time.perf_counter()
     document = Document(uri, language, 1, text)

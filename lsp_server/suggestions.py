@@ -72,6 +72,8 @@ class Suggestion:
     """Characters of the text up to which it is shown: the model may be less sure of what follows."""
     looked_ahead: bool = False
     """Whether what comes after it was asked for."""
+    asked_for: bool = False
+    """The user has asked for it, however sure the model is."""
     dismissed: bool = False
     """Sent away by the user: not shown again unasked."""
     number: str = attrs.field(factory=lambda: str(next(_numbers)))
