@@ -11,6 +11,8 @@ from collections.abc import Sequence
 SURE = 0.5
 """Confidence from which something is added to what looks complete: behind a finished statement, inside a word."""
 _OPENING, _CLOSING = "([{", ")]}"
+_MULTILINE = ('"""', "'''", "`")
+"""What strings over several lines begin and end with."""
 
 
 def threshold_at(before: str, after: str, usual: float) -> float:
@@ -70,7 +72,9 @@ def _may_end(lines: list[str], count: int) -> bool:
     balanced = sum(map(part.count, _OPENING)) == sum(map(part.count, _CLOSING))
     # The first line's own indentation stands before the cursor, so what follows it can't be compared with it.
     no_deeper = count == 1 or (_indent(following) <= _indent(last) and not last.endswith(":"))
-    return balanced and last.strip() != "" and no_deeper
+    closed = all(part.count(mark) % 2 == 0 for mark in _MULTILINE)
+    goes_on = following.strip() != "" and not following.strip(" \t)]};,")  # with what only closes
+    return balanced and closed and last.strip() != "" and no_deeper and not goes_on
 
 
 def _indent(line: str) -> int:

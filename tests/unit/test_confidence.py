@@ -69,3 +69,11 @@ def test_what_was_hidden_is_shown_without_the_model_once_its_doubtful_part_is_ty
         desk.close()
 
     asyncio.run(run())
+
+
+def test_no_cut_is_made_inside_a_string_or_before_what_only_closes() -> None:
+    for text in ('"""\n    Adds.\n    """', "f(x);\n}"):
+        first, rest = text.split("\n", 1)
+        said = [(first, -0.1), ("\n" + rest, -9.0)]
+        assert sure_part(text, said, 0.05) == ""
+        assert sure_part(text, [(first, -0.1), ("\n" + rest, -0.1)], 0.05) == text
