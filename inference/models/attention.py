@@ -72,7 +72,7 @@ def flash(queries: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa
             outs.append(out)
             sums.append(total)
     shares = torch.softmax(torch.cat(sums, 1), 1)[0, :, :, None]  # [parts, h, 1]
-    return (torch.cat(outs, 1)[0] * shares).sum(0)
+    return (torch.cat(outs, 1)[0] * shares).sum(0).to(queries.dtype)
 
 
 @scripted
