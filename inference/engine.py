@@ -176,17 +176,16 @@ class Engine:
         choices = [choice for choice, _ in chosen]
         began = time.perf_counter()
         try:
-            logits = self._model.forward(rows)
+            logits, best = self._model.forward(rows), self._model.best
+            if best:
+                self._go_on(choices)
+                best.at(0)  # here it waits, and here a device says what went wrong
         except OutOfSlots as error:  # the largest request fails, the others go on without it
             for choice, _ in chosen:
                 self._take_back_draft(choice)
             return self._fail([max((choice for choice, _ in chosen), key=lambda c: len(c.sequence.ids))], error)
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
-        best = self._model.best
-        if best:
-            self._go_on(choices)
-            best.at(0)
         self.counts["steps"] += 1
         self.step_seconds += time.perf_counter() - began
         self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
@@ -198,7 +197,8 @@ class Engine:
 
     def _go_on(self, choices: list[Choice]) -> None:
         """Begins the next forward before the last one's tokens are known here, if it will be for them."""
-        if self._inbox or len(choices) < len(self._choices) or not all(self._goes_on(choice) for choice in choices):
+        alone = not self._inbox and len(choices) == len(self._choices)
+        if not alone or not all(choice in self._choices and self._goes_on(choice) for choice in choices):
             return
         if ahead := self._model.ahead([choice.sequence for choice in choices]):
             self._ahead = choices, ahead
@@ -221,13 +221,17 @@ class Engine:
         """Takes the tokens of a forward that was begun before the last tokens were known."""
         self._ahead = None
         began = time.perf_counter()
-        self._go_on(choices)
-        best.at(0)
+        try:
+            self._go_on(choices)
+            best.at(0)
+        except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
+            return self._fail([choice for choice in choices if choice in self._choices], error)
         self.counts["steps"] += 1
         self.step_seconds += time.perf_counter() - began
         for i, choice in enumerate(choices):
             if choice in self._choices:
                 self._try_to_advance(choice, 1, [Output(None, best, i)])
+        return None
 
     def _try_to_advance(self, choice: Choice, count: int, outputs: list[Output]) -> None:
         try:
@@ -368,7 +372,9 @@ class Engine:
             failure = Failure("out_of_memory", self._memory_advice(error))
             if isinstance(error, torch.OutOfMemoryError) and self._model.shrink():
                 log.warning("from now on %s prompt tokens a forward", self._model.chunk)
-                return self._take_back_drafts(choices)
+                for choice in choices:
+                    self._take_back_draft(choice)
+                return None
         else:
             log.error("a forward failed", exc_info=error)
             failure = Failure("failed", f"the model failed: {error}")
@@ -381,12 +387,6 @@ class Engine:
         if failure.error == "out_of_memory":
             self._model.forget()
         return None
-
-    def _take_back_drafts(self, choices: list[Choice]) -> None:
-        for choice in choices:
-            if choice.draft:
-                del choice.sequence.ids[-len(choice.draft.ids) :]
-                choice.draft = None
 
     def _memory_advice(self, error: Exception) -> str:
         if isinstance(error, OutOfSlots):
