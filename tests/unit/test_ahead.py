@@ -82,7 +82,7 @@ def loaded() -> Loaded:
     return load("starter", "cpu", "auto", lambda _stage, _share: None)
 
 
-def foreseeing(loaded: Loaded) -> Foreseeing:
+def foreseeing(loaded: Loaded) -> Any:
     model = Foreseeing(cast(Any, loaded.model).weights, 2048, 4096, torch.float32, "int8")
     model.live = set()
     return model
