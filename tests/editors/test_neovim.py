@@ -337,9 +337,11 @@ def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
     editor.keys("js")
     editor.ghost()
     worker(state).kill()
-    editor.keys("o")
+    editor.keys("<Esc>")
+    editor.edit("stack.go", STACK)  # what was suggested above needs no worker
+    editor.keys("{<CR>")
     editor.until(lambda screen: "fimble: loading the model" in screen.text(), "progress")
-    editor.see("n.dump(data, f)")
+    editor.ghost()
     editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
 
 
