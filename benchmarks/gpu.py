@@ -33,7 +33,8 @@ from benchmarks.lite import LITE, grown_tokenizer
 from inference.engine import Engine
 from inference.models.deepseek_v2_config import config
 from inference.models.paged_model import PagedModel
-from inference.models.steps import SIZES, Steps
+from inference.models.step_tiles import SIZES
+from inference.models.steps import Steps
 from inference.random_weights import RandomWeights
 from inference.tokens import Tokens
 from inference.weights import native

@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import attrs
 
-from benchmarks.lsp_client import LspClient
 from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Answer, Kind, Step, offset, position
+from evaluation.lsp_client import LspClient
 from inference.wire import converter
 from lsp_server.generation import Trace
 

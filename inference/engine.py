@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import logging
-import re
 import threading
 import time
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
 from inference.decoding import ENDED_BEFORE, Decoding, Output
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
+from inference.memory import ran_out
 from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
 from inference.stops import Stopper
@@ -369,7 +369,7 @@ class Engine:
         """Ends the requests of these choices with an error, or has them tried again in smaller pieces."""
         if isinstance(error, torch.OutOfMemoryError | OutOfSlots):
             log.warning("out of memory: %s", error)
-            failure = Failure("out_of_memory", self._memory_advice(error))
+            failure = Failure("out_of_memory", self._out_of_memory(error))
             if isinstance(error, torch.OutOfMemoryError) and self._model.shrink():
                 log.warning("from now on %s prompt tokens a forward", self._model.chunk)
                 for choice in choices:
@@ -388,17 +388,5 @@ class Engine:
             self._model.forget()
         return None
 
-    def _memory_advice(self, error: Exception) -> str:
-        if isinstance(error, OutOfSlots):
-            return str(error)
-        wanted = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
-        needed = f"{wanted[1]} more were needed" if wanted else "more was needed than there is"
-        free = ""
-        if self._model.device.startswith("cuda"):
-            left, total = (size / 2**30 for size in torch.cuda.mem_get_info(self._model.device))
-            free = f", {left:.1f} of {total:.1f} GiB are free"
-        return (
-            f"out of memory on {self._model.device} ({self._model.dtype}): {needed}{free}; the prefix cache was "
-            "dropped. Close other programs on the device, lower `context.prefixTokens`, or choose a smaller model or "
-            "`dtype` int8"
-        )
+    def _out_of_memory(self, error: Exception) -> str:
+        return str(error) if isinstance(error, OutOfSlots) else ran_out(self._model.device, self._model.dtype, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from inference.models.deepseek_v2_config import Config
 
@@ -64,4 +65,20 @@ def message(config: Config, dtype: str, device: str, needed: int, free: int, tot
     return (
         f"the model needs {needed / GIB:.1f} GiB on {device} as {dtype}, and {free / GIB:.1f} of {total / GIB:.1f} GiB "
         f"are free: {', or '.join(advice)}"
+    )
+
+
+def ran_out(device: str, dtype: str, error: Exception) -> str:
+    """What to tell the user when a device ran out of memory at work: what was wanted, what is free, what helps."""
+    import torch
+
+    size = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    needed = f"{size[1]} more were needed" if size else "more was needed than there is"
+    free = ""
+    if device.startswith("cuda"):
+        left, total = (part / GIB for part in torch.cuda.mem_get_info(device))
+        free = f", {left:.1f} of {total:.1f} GiB are free"
+    return (
+        f"out of memory on {device} ({dtype}): {needed}{free}; the prefix cache was dropped. Close other programs on "
+        "the device, lower `context.prefixTokens`, or choose a smaller model or `dtype` int8"
     )

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from inference.models.deepseek_v2 import DeepseekV2
 from inference.models.slots import Slots
-from inference.models.steps import MASKS, MOST, SIZES, Steps
+from inference.models.step_tiles import MASKS, MOST, SIZES
+from inference.models.steps import Steps
 from inference.prefix_cache import common_prefix
 
 SEQUENCES = 64

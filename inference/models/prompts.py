@@ -19,7 +19,7 @@ from inference.models.deepseek_v2 import EXPANDED_ROWS, LATENT_EPS, DeepseekV2, 
 from inference.models.matrices import Floating, Matrix
 from inference.models.packed_experts import PackedExperts, route
 from inference.models.sizes import power_of_two, tiles
-from inference.models.steps import LOG2E
+from inference.models.step_tiles import LOG2E
 
 KERNELS: Any = kernels  # the compiler's language has no types
 SIZES = (128, 256, 576, 1088, 2112, 4160)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.lsp_client import SERVER, LspClient, LspError
+from evaluation.lsp_client import SERVER, LspClient, LspError
 from tests.protocol.test_server import CODE, PLACE, URI, drive
 
 WHERE = {"textDocument": {"uri": URI}, "position": {"line": PLACE[0], "character": PLACE[1]}}

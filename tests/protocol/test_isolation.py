@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.lsp_client import LspClient
+from evaluation.lsp_client import LspClient
 
 FIMBLE = str(Path(sys.executable).with_name("fimble"))
 SHADOWS = (

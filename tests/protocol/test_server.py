@@ -16,7 +16,7 @@ import aiohttp
 import psutil
 import pytest
 
-from benchmarks.lsp_client import CAPABILITIES, SERVER, LspClient, LspError
+from evaluation.lsp_client import CAPABILITIES, SERVER, LspClient, LspError
 
 URI = "file:///w/a.py"
 CODE = """import json
