@@ -21,11 +21,12 @@ from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
 from inference.decoding import ENDED_BEFORE, Decoding, Output
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
+from inference.families import NoInfilling
 from inference.memory import ran_out
 from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
 from inference.stops import Stopper
-from inference.tokens import Markers, NoInfilling, Tokens
+from inference.tokens import Markers, Tokens
 from inference.wire import End, EndReason, Failure, FimRequest
 
 log = logging.getLogger(__name__)

@@ -7,60 +7,36 @@ of the control tokens, and prompts are put together from ids.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import attrs
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from inference import tokenizer_file
+from inference.families import Family, NoInfilling, family, parts
 from inference.lines import Lines, independent
-from inference.vocabulary import Vocabulary, token_bytes
 from inference.wire import FimRequest
 
 LONGEST_PIECE = 32
 """Characters of a pre-token that is still held back whole; of a longer one only the last token is."""
 
-
-class NoInfilling(Exception):
-    """The model has no usable fill-in-the-middle markers; the message says which are missing."""
-
-
-@attrs.frozen
-class Convention:
-    """How a family of models spells an infilling prompt: `bos begin PREFIX hole SUFFIX end MIDDLE` (PSM)."""
-
-    name: str
-    begin: str
-    hole: str
-    end: str
-    bos: str
-    eos: str
-
-
-# The bars are U+FF5C and the low lines U+2581; documentation that shows ASCII is a lossy copy.
-# Source: DeepSeek-Coder-V2's model card and tokenizer; DeepSeek-Coder V1 spells them alike with other ids.
-DEEPSEEK = Convention(
-    name="deepseek",
-    begin="<｜fim▁begin｜>",
-    hole="<｜fim▁hole｜>",
-    end="<｜fim▁end｜>",
-    bos="<｜begin▁of▁sentence｜>",
-    eos="<｜end▁of▁sentence｜>",
-)
-CONVENTIONS = (DEEPSEEK,)
+WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s")
+"""What is held back as one piece where the tokenizer itself cuts none."""
 
 
 @attrs.frozen
 class Markers:
-    """The ids of a convention's control tokens in one tokenizer."""
+    """A model's family, and the id of each of its markers in the model's tokenizer."""
 
-    begin: int
-    hole: int
-    end: int
-    bos: int
-    eos: int
+    family: Family
+    ids: dict[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.family.name} ({', '.join(f'{text} {i}' for text, i in self.ids.items())})"
 
 
 @attrs.frozen
@@ -78,42 +54,39 @@ class Tokens:
     """
 
     def __init__(self, file: Path):
-        """Reads a `tokenizer.json`. Raises `FileNotFoundError`, `ValueError` (not byte-level BPE)."""
-        spec: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        added = cast(list[dict[str, Any]], spec.get("added_tokens") or [])
-        self._control = {str(token["content"]): int(token["id"]) for token in added if _is_control(token)}
-        spec["added_tokens"] = [token for token in added if not _is_control(token)]
-        spec["truncation"] = spec["padding"] = spec["post_processor"] = None
-        self._tokenizer = Tokenizer.from_str(json.dumps(spec))
-        self.vocabulary = Vocabulary(token_bytes(spec, hidden=set(self._control.values())))
-        literals = [str(token["content"]) for token in spec["added_tokens"]]
-        # The pieces too: the vocabulary may hold a token across a line break that no sample brings out.
-        self.by_line = independent(self._spelled_pieces, literals) and independent(self._ids, literals)
+        """Reads a `tokenizer.json`. Raises `FileNotFoundError`, `ValueError` (see `tokenizer_file.read`)."""
+        read = tokenizer_file.read(file)
+        self._control, self._ambiguous, self._leads, self._splits = (
+            read.control,
+            read.ambiguous,
+            read.leads,
+            read.splits,
+        )
+        self._tokenizer = Tokenizer.from_str(json.dumps(read.spec))
+        self.vocabulary = read.vocabulary
+        literals = [str(token["content"]) for token in read.spec["added_tokens"]]
+        # Not only the ids of samples: the vocabulary may hold a token across a line break that none of them brings out.
+        apart = independent(self._spelled_pieces, literals) if read.splits else read.vocabulary.ends_at_line_breaks
+        self.by_line = apart and independent(self._ids, literals)
         self._lines = Lines(self._ids, self.by_line)
         self._characters = self._tokens = 0
         self.encode(Path(__file__).read_text("utf-8"))  # the first measure of characters a token
 
-    def markers(self, conventions: Sequence[Convention] = CONVENTIONS) -> Markers:
-        """The markers of the first convention that this tokenizer has. Raises `NoInfilling`."""
-        missing: list[str] = []
-        for convention in conventions:
-            spelled = attrs.asdict(convention)
-            del spelled["name"]
-            lacking = [text for text in spelled.values() if text not in self._control]
-            missing.append(f"{convention.name}: {', '.join(lacking)}")
-            if lacking:
-                continue
-            ids = {name: self._control[text] for name, text in spelled.items()}
-            if len(set(ids.values())) != len(ids):
-                raise NoInfilling(f"two markers of {convention.name} share one token id: {ids}")
-            for text in spelled.values():
-                if set(self.encode(text)) & set(self._control.values()):
-                    raise NoInfilling(f"{text} inside a document would become a control token; refusing this tokenizer")
-            return Markers(**ids)
-        raise NoInfilling(
-            f"no fill-in-the-middle markers in this tokenizer (missing, by family: {'; '.join(missing)}); "
-            "choose a base model that was trained to infill, such as DeepSeek-Coder-V2-Lite-Base"
-        )
+    def markers(self, name: str = "") -> Markers:
+        """The markers of the family that this tokenizer belongs to; `name`: the model's. Raises `NoInfilling`."""
+        row = family(self._control, name)
+        for text in row.markers:
+            if text in self._ambiguous:
+                raise NoInfilling(f"{text} of the family {row.name} has several token ids: {self._ambiguous[text]}")
+            if set(self.encode(text)) & set(self._control.values()):
+                raise NoInfilling(
+                    f"{text} of the family {row.name} would become a control token inside a document; take the "
+                    "tokenizer.json that was published with the model"
+                )
+        ids = {text: self._control[text] for text in row.markers}
+        if len(set(ids.values())) != len(ids):
+            raise NoInfilling(f"two markers of the family {row.name} share one token id: {ids}")
+        return Markers(row, ids)
 
     @property
     def chars_per_token(self) -> float:
@@ -137,19 +110,22 @@ class Tokens:
         return b"".join(self.vocabulary.bytes_of(i) for i in ids)
 
     def prompt(self, request: FimRequest, markers: Markers) -> Prompt:
-        """`bos begin prefix hole suffix end typed`, less what is held back before the cursor."""
-        ids, held = [markers.bos, markers.begin], b""
-        if request.heal and not request.typed:
-            held = self._append_healed(ids, request.prefix)
-        else:
-            self._append(ids, request.prefix)
-        ids.append(markers.hole)
-        self._append(ids, request.suffix)
-        ids.append(markers.end)
-        if request.heal and request.typed:
-            held = self._append_healed(ids, request.typed)
-        else:
-            self._append(ids, request.typed)
+        """The request as the model's family wants it told (see `families.parts`), less what is held back."""
+        ids: list[int] = []
+        held = b""
+        prompt = parts(markers.family, request.prefix, request.suffix, request.typed)
+        last = "typed" if any(part.role == "typed" for part in prompt) else "prefix"
+        for part in prompt:
+            text = part.text
+            if part.role == "marker":
+                ids.append(markers.ids[text])
+                continue
+            if part.role == "prefix" and text and self._leads:
+                text = " " + text  # SentencePiece puts it before a text, but not before what follows the hole
+            if request.heal and part.role == last:
+                held = self._append_healed(ids, text)
+            else:
+                self._append(ids, text)
         return Prompt(ids, held)
 
     def _append_healed(self, ids: list[int], text: str) -> bytes:
@@ -181,6 +157,8 @@ class Tokens:
 
     def _pieces(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         """The pre-tokens of `text`, in the byte alphabet, and from where to where they stand in it."""
+        if not self._splits:
+            return [(found.group(), found.span()) for found in WORD.finditer(text)]
         splitter = cast(PreTokenizer | None, self._tokenizer.pre_tokenizer)
         return splitter.pre_tokenize_str(text) if splitter else [(text, (0, len(text)))]
 
@@ -196,9 +174,3 @@ def clean(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_control(token: dict[str, Any]) -> bool:
-    # DeepSeek's FIM tokens are not flagged special, so their form decides too.
-    content = str(token["content"])
-    return bool(token.get("special")) or (content[:1] == "<" and content[-1:] == ">" and len(content) > 2)

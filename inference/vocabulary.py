@@ -5,10 +5,13 @@ The sorted list of spellings is a byte trie laid flat: the tokens below a node a
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from typing import Any, cast
 
 from cachetools import LRUCache
+
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Vocabulary:
@@ -29,10 +32,16 @@ class Vocabulary:
         """What `token` spells; b"" for a control token."""
         return self._spellings[token]
 
+    @property
+    def ends_at_line_breaks(self) -> bool:
+        """Whether no token goes on behind a line break."""
+        return not any(b"\n" in spelling[:-1] for spelling in self._sorted)
+
     def agreeing(self, rest: bytes) -> list[int]:
         """Ids of the tokens that extend `rest` (it included) or that `rest` extends: the mask of token healing.
 
-        Never empty while every single byte of `rest` is in the vocabulary, as it is in byte-level BPE.
+        Never empty while every single byte of `rest` is in the vocabulary, as it is in byte-level BPE
+        and where bytes are fallen back on.
         """
         ids = self._agreeing.get(rest)
         if ids is None:
@@ -77,17 +86,25 @@ def byte_alphabet() -> dict[str, int]:
 def token_bytes(spec: dict[str, Any], hidden: set[int]) -> list[bytes]:
     """What each id of a parsed `tokenizer.json` spells; ids in `hidden` spell nothing.
 
-    Raises `ValueError` for a tokenizer that is not byte-level BPE.
+    Raises `ValueError` for a tokenizer that is neither byte-level BPE nor BPE with bytes to fall back on.
     """
-    if "ByteLevel" not in _kinds(spec.get("decoder")):
-        raise ValueError("this tokenizer is not byte-level BPE, the only kind that is supported so far")
-    alphabet = byte_alphabet()
-    vocab = cast(dict[str, int], spec["model"]["vocab"])
+    decoders, vocab = kinds(spec.get("decoder")), spec["model"]["vocab"]
+    if not isinstance(vocab, dict) or not decoders & {"ByteLevel", "ByteFallback"}:
+        raise ValueError(
+            "this tokenizer is neither byte-level BPE nor BPE with byte fallback, the kinds that are supported; "
+            "choose a model with one of these"
+        )
+    ids = cast(dict[str, int], vocab)
     added = {int(token["id"]): str(token["content"]) for token in spec["added_tokens"]}
-    size = max(max(vocab.values()), *added, *hidden, 0) + 1
+    size = max(max(ids.values()), *added, *hidden, 0) + 1
     spellings = [b""] * size
-    for text, i in vocab.items():
-        if i not in hidden and i not in added and all(c in alphabet for c in text):
+    alphabet = byte_alphabet()
+    for text, i in ids.items():
+        if i in hidden or i in added:
+            continue
+        if "ByteLevel" not in decoders:
+            spellings[i] = _fallen_back(text)
+        elif all(c in alphabet for c in text):
             spellings[i] = bytes(alphabet[c] for c in text)
     for i, text in added.items():
         if i not in hidden:
@@ -95,11 +112,16 @@ def token_bytes(spec: dict[str, Any], hidden: set[int]) -> list[bytes]:
     return spellings
 
 
-def _kinds(part: Any) -> set[str]:
+def _fallen_back(text: str) -> bytes:
+    """What a token of SentencePiece spells: a byte as `<0x0A>`, or text in which U+2581 is a space."""
+    return bytes([int(text[3:5], 16)]) if BYTE.fullmatch(text) else text.replace("\u2581", " ").encode()
+
+
+def kinds(part: Any) -> set[str]:
     """The types named in a component of a `tokenizer.json`, nested sequences included."""
     if isinstance(part, list):
-        return {kind for item in cast(list[Any], part) for kind in _kinds(item)}
+        return {kind for item in cast(list[Any], part) for kind in kinds(item)}
     if not isinstance(part, dict):
         return set()
     fields = cast(dict[str, Any], part)
-    return {str(fields.get("type"))} | _kinds(fields.get("decoders")) | _kinds(fields.get("pretokenizers"))
+    return {str(fields.get("type"))} | kinds(fields.get("decoders")) | kinds(fields.get("pretokenizers"))

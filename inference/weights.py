@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from inference import starter
-from inference.tokens import Markers, NoInfilling, Tokens
+from inference.families import NoInfilling
+from inference.tokens import Markers, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     progress("reading the tokenizer", 0.1)
     tokens = Tokens(folder / "tokenizer.json")
     try:
-        markers, why = tokens.markers(), ""
+        markers, why = tokens.markers(name), ""
     except NoInfilling as error:
         markers, why = None, str(error)
     progress("importing torch", 0.15)

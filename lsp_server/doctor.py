@@ -29,7 +29,8 @@ GIB = 2**30
 PROBE = """
 import json, sys
 from inference import starter, weights
-from inference.tokens import Tokens, NoInfilling
+from inference.families import NoInfilling
+from inference.tokens import Tokens
 out = {}
 import torch
 out["torch"] = torch.__version__
@@ -46,7 +47,7 @@ try:
     out["files"] = str(folder)
     tokens = Tokens(folder / "tokenizer.json")
     out["vocabulary"] = len(tokens.vocabulary)
-    out["markers"] = str(tokens.markers())
+    out["markers"] = str(tokens.markers(sys.argv[1]))
     from inference import memory
     from inference.models.deepseek_v2_config import Unsupported, config
     try:

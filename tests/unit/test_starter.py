@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attrs
 import pytest
 
 from inference import starter
-from inference.tokens import DEEPSEEK, NoInfilling, Tokens
+from inference.families import DEEPSEEK, NoInfilling
+from inference.tokens import Tokens
 
 
 def copy(folder: Path, *names: str) -> Path:
@@ -71,7 +71,8 @@ def test_a_cut_file_is_damaged(tmp_path: Path) -> None:
 
 def test_each_marker_is_one_token() -> None:
     markers = Tokens(starter.FOLDER / "tokenizer.json").markers()
-    assert attrs.asdict(markers) == {"bos": 0, "eos": 1, "hole": 2, "begin": 3, "end": 4}
+    assert markers.family is DEEPSEEK
+    assert [markers.ids[text] for text in DEEPSEEK.markers] == [0, 3, 2, 4, 1]
 
 
 def without(folder: Path, *markers: str) -> Path:
@@ -84,7 +85,7 @@ def without(folder: Path, *markers: str) -> Path:
 
 
 def test_a_tokenizer_without_markers_is_refused_and_each_missing_one_named(tmp_path: Path) -> None:
-    missing = (DEEPSEEK.begin, DEEPSEEK.hole, DEEPSEEK.end)
+    missing = (DEEPSEEK.prefix, DEEPSEEK.suffix, DEEPSEEK.middle)
     with pytest.raises(NoInfilling) as caught:
         Tokens(without(tmp_path, *missing)).markers()
     assert all(marker in str(caught.value) for marker in missing)
@@ -93,15 +94,15 @@ def test_a_tokenizer_without_markers_is_refused_and_each_missing_one_named(tmp_p
 
 def test_one_missing_marker_is_enough_to_refuse(tmp_path: Path) -> None:
     with pytest.raises(NoInfilling) as caught:
-        Tokens(without(tmp_path, DEEPSEEK.hole)).markers()
-    assert DEEPSEEK.hole in str(caught.value)
-    assert DEEPSEEK.begin not in str(caught.value)
+        Tokens(without(tmp_path, DEEPSEEK.suffix)).markers()
+    assert DEEPSEEK.suffix in str(caught.value)
+    assert DEEPSEEK.prefix not in str(caught.value)
 
 
 def test_two_markers_with_one_token_are_refused(tmp_path: Path) -> None:
     spec = json.loads((starter.FOLDER / "tokenizer.json").read_text("utf-8"))
     ids = {token["content"]: token["id"] for token in spec["added_tokens"]}
-    next(token for token in spec["added_tokens"] if token["content"] == DEEPSEEK.end)["id"] = ids[DEEPSEEK.hole]
+    next(token for token in spec["added_tokens"] if token["content"] == DEEPSEEK.middle)["id"] = ids[DEEPSEEK.suffix]
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(spec), "utf-8")
     with pytest.raises(NoInfilling, match="share one token id"):

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from inference import starter, wire
+from inference.families import DEEPSEEK
 from inference.lines import Lines
-from inference.tokens import DEEPSEEK, LONGEST_PIECE, Prompt, Tokens, clean
+from inference.tokens import LONGEST_PIECE, Prompt, Tokens, clean
 from inference.wire import FimRequest
 
 TOKENS = Tokens(starter.FOLDER / "tokenizer.json")
 MARKERS = TOKENS.markers()
-CONTROL = {MARKERS.begin, MARKERS.hole, MARKERS.end, MARKERS.bos, MARKERS.eos}
-SPELLED = [DEEPSEEK.begin, DEEPSEEK.hole, DEEPSEEK.end, DEEPSEEK.bos, DEEPSEEK.eos]
+CONTROL = set(MARKERS.ids.values())
+SPELLED = list(DEEPSEEK.markers)
+BOS, BEGIN, HOLE, END, EOS = (MARKERS.ids[text] for text in SPELLED)
 
 WORDS = ["return", " ret", "x", "_", " ", "    ", "\t", "\n", "(", ").", "=>", "12", "'s", '"""', "#", "//", "\f"]
 FOREIGN = ["é", "漢字", "😀", "e\u0301", "\u2028", "<｜▁pad▁｜>", "<｜fim", "｜>"]
@@ -36,17 +38,17 @@ def test_marker_strings_in_a_document_stay_text_wherever_they_stand(
 ) -> None:
     ids = TOKENS.prompt(FimRequest(prefix, suffix, typed, heal=heal), MARKERS).ids
     positions = [i for i, token in enumerate(ids) if token in CONTROL]
-    hole, end = ids.index(MARKERS.hole), ids.index(MARKERS.end)
+    hole, end = ids.index(HOLE), ids.index(END)
     assert positions == [0, 1, hole, end]
-    assert ids[:2] == [MARKERS.bos, MARKERS.begin]
+    assert ids[:2] == [BOS, BEGIN]
     assert TOKENS.decode(ids[hole + 1 : end]).decode("utf-8") == suffix
 
 
 @given(prefix=TEXT, typed=TEXT)
 def test_prompt_and_held_back_bytes_spell_the_text_before_the_cursor(prefix: str, typed: str) -> None:
     prompt = TOKENS.prompt(FimRequest(prefix, "s", typed), MARKERS)
-    end = prompt.ids.index(MARKERS.end)
-    before = TOKENS.decode(prompt.ids[2 : prompt.ids.index(MARKERS.hole)])
+    end = prompt.ids.index(END)
+    before = TOKENS.decode(prompt.ids[2 : prompt.ids.index(HOLE)])
     middle = TOKENS.decode(prompt.ids[end + 1 :])
     if typed:
         assert before == prefix.encode()
@@ -58,7 +60,7 @@ def test_prompt_and_held_back_bytes_spell_the_text_before_the_cursor(prefix: str
 @given(typed=TEXT, more=TEXT)
 def test_whatever_is_typed_next_the_prompt_without_the_held_piece_stays(typed: str, more: str) -> None:
     prompt = TOKENS.prompt(FimRequest("", "", "\n" + typed), MARKERS)
-    kept = prompt.ids[prompt.ids.index(MARKERS.end) + 1 :]
+    kept = prompt.ids[prompt.ids.index(END) + 1 :]
     if len(prompt.held) < 4 * 32 and not _long_piece(typed):
         assert TOKENS.encode("\n" + typed + more)[: len(kept)] == kept
 
@@ -209,8 +211,7 @@ def reference_prompt(tokens: Tokens, request: FimRequest) -> Prompt:
         else:
             held = tokens.vocabulary.bytes_of(ids.pop())
     first, last = (tokens.encode(prefix), ids) if typed else (ids, [])
-    bos, begin, hole, end = MARKERS.bos, MARKERS.begin, MARKERS.hole, MARKERS.end
-    return Prompt([bos, begin, *first, hole, *tokens.encode(suffix), end, *last], held)
+    return Prompt([BOS, BEGIN, *first, HOLE, *tokens.encode(suffix), END, *last], held)
 
 
 LONG = st.integers(20, 300).map(lambda n: "x" * n) | st.integers(20, 300).map(lambda n: " " * n)
