@@ -30,7 +30,7 @@ class Unsafe(Exception):
 
 @attrs.frozen
 class WorkerSettings:
-    """What a worker is started with. All but `idle_minutes` and `transport` decide its fingerprint."""
+    """What a worker is started with. `model`, `device` and `dtype` decide its fingerprint."""
 
     model: str = "starter"
     """"starter", a folder, or a hub id whose files are in the cache."""
@@ -39,6 +39,12 @@ class WorkerSettings:
     idle_minutes: float = 60.0
     """The worker exits after this long without a request; 0: never."""
     transport: Literal["auto", "unix", "tcp"] = "auto"
+    listen: str = ""
+    """HOST:PORT on which the worker is reached from elsewhere too, with a key (see `inference.keys`)."""
+    url: str = ""
+    """Where a worker of another machine is reached; nothing is started here then."""
+    key_file: str = ""
+    """Of `listen` and `url`, unless the environment has the key; empty: the default file."""
 
     @property
     def fingerprint(self) -> str:

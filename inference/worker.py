@@ -17,13 +17,13 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from filelock import FileLock, Timeout
 
-from inference import wire
+from inference import keys, wire
 from inference.endpoint import Endpoint, WorkerSettings, endpoint
 from inference.version import VERSION
 from inference.wire import End, Failure, FimRequest, Health, Piece
@@ -63,6 +63,8 @@ class Worker:
         self._last_use = time.monotonic()
         self._started = time.monotonic()
         self._token = ""
+        self._key = ""  # of the address that is reached from elsewhere
+        self._loopback = 0  # the port of the loopback transport
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -77,6 +79,8 @@ class Worker:
                 web.post("/v1/stop", self._stop_request),
             ]
         )
+        if self._settings.listen:
+            self._key = keys.serving(self._settings.key_file)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2)
         await runner.setup()
         await self._listen(runner)
@@ -104,17 +108,30 @@ class Worker:
         else:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
-            port = runner.addresses[0][1]
-            self._token = where.write_address(port)
+            self._loopback = runner.addresses[0][1]
+            self._token = where.write_address(self._loopback)
         self._inode = self._published.stat().st_ino
         log.info("listening on %s", where.socket if self._settings.uses_unix else runner.addresses[0])
+        if self._settings.listen:
+            host, port = split_address(self._settings.listen)
+            await web.TCPSite(runner, host, port).start()
+            source = keys.source(self._settings.key_file)
+            log.info("listening on %s, with a key from %s", runner.addresses[1:], source)
 
     @web.middleware
     async def _authorise(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        given, expected = request.headers.get("Authorization", ""), f"Bearer {self._token}"
-        if self._token and not hmac.compare_digest(given.encode(), expected.encode()):
-            return _failure(Failure("unauthorised", "this worker serves only the user who started it"))
+        given, elsewhere = request.headers.get("Authorization", ""), self._from_elsewhere(request)
+        expected = self._key if elsewhere else self._token
+        same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {expected}".encode())
+        if (expected or elsewhere) and not same:
+            wanted = "this worker wants its key" if elsewhere else "this worker serves only the user who started it"
+            return _failure(Failure("unauthorised", f"{wanted}: Authorization: Bearer …"))
         return await handler(request)
+
+    def _from_elsewhere(self, request: web.Request) -> bool:
+        """Whether a request came in where `listen` says: neither by the Unix socket nor by the loopback transport."""
+        here: object = request.transport.get_extra_info("sockname") if request.transport else None
+        return isinstance(here, tuple) and (self._settings.uses_unix or cast(Any, here)[1] != self._loopback)
 
     def _load(self) -> None:
         try:
@@ -188,7 +205,9 @@ class Worker:
 
         return web.Response(body=exposition(self.health(), self._engine), content_type="text/plain", charset="utf-8")
 
-    async def _stop_request(self, _: web.Request) -> web.Response:
+    async def _stop_request(self, request: web.Request) -> web.Response:
+        if self._from_elsewhere(request):  # it may serve many
+            return _failure(Failure("unauthorised", "a worker is stopped on its own machine: `fimble worker stop`"))
         log.info("asked to stop")
         self._stop.set()
         return web.Response(status=204)
@@ -240,6 +259,14 @@ def _failure(failure: Failure) -> web.Response:
     return _json(failure, STATUS[failure.error])
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[IPv6]:PORT`. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not HOST:PORT, such as 127.0.0.1:8765")
+    return host.strip("[]"), int(port)
+
+
 def _log_to(where: Endpoint) -> None:
     handler = logging.handlers.RotatingFileHandler(where.log, maxBytes=2**20, backupCount=2, encoding="utf-8")
     logging.basicConfig(
@@ -263,6 +290,10 @@ def main(arguments: list[str]) -> int:
     log.info("fimble %s, worker for %s", VERSION, where.settings)
     try:
         asyncio.run(_run(where))
+    except (keys.BadKey, ValueError, OSError) as error:  # from where it was to listen
+        log.exception("can't serve")
+        print(error, file=sys.stderr)
+        return 1
     finally:
         lock.release()
     return 0

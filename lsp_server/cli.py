@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import attrs
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from evaluation.cli import app as eval_app
+from inference import keys
 from inference.endpoint import WorkerSettings, clean_environment, endpoint
 from inference.version import VERSION
-from lsp_server.settings import Settings
+from lsp_server.settings import Settings, resolve
 from lsp_server.text import Position
 
 app = typer.Typer(
@@ -31,11 +34,22 @@ app.add_typer(eval_app, name="eval")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-Model = Annotated[str, typer.Option(help="starter, a model folder, or a hub id that is in the cache")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (weights of DeepSeek-V2 models)")]
-IdleMinutes = Annotated[float, typer.Option(help="exit after this long without a request; 0: never")]
-Transport = Annotated[str, typer.Option(help="auto, unix or tcp (loopback, with a token)")]
+# Empty: as the user's settings file says, which `fimble setup` writes; else the default of `Settings`.
+Model = Annotated[
+    str,
+    typer.Option(help="starter, a model folder, or a hub id that is in the cache", show_default="your settings' model"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps", show_default="your settings'")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="auto, float32, bfloat16, float16, or int8 (weights of DeepSeek-V2 models)", show_default="your settings'"
+    ),
+]
+IdleMinutes = Annotated[
+    float | None, typer.Option(help="exit after this long without a request; 0: never", show_default="60")
+]
+Transport = Annotated[str, typer.Option(help="auto, unix or tcp (loopback, with a token)", show_default="auto")]
 
 
 def _version(wanted: bool) -> None:
@@ -70,9 +84,9 @@ def root(
 @app.command()
 def complete(
     place: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="line and column from 1")],
-    model: Model = "starter",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    model: Model = "",
+    device: Device = "",
+    dtype: Dtype = "",
     layout: Annotated[str, typer.Option(help="anchored or psm")] = "anchored",
 ) -> None:
     """Prints the completion at a place of a file, and the time of each stage."""
@@ -81,7 +95,7 @@ def complete(
     file, cursor = _place(place)
     if layout not in ("anchored", "psm"):
         raise typer.BadParameter("anchored or psm", param_hint="--layout")
-    settings = Settings(model=model, device=device, dtype=dtype, layout=layout)
+    settings = attrs.evolve(chosen_settings(model, device, dtype), layout=layout)
     began = time.perf_counter()
     text = _read(file)
     read_ms = (time.perf_counter() - began) * 1000
@@ -99,11 +113,11 @@ def demo() -> None:
 
 
 @app.command()
-def doctor(model: Model = "starter", device: Device = "auto") -> None:
+def doctor(model: Model = "", device: Device = "") -> None:
     """Checks everything that completions need; every line says what to do."""
     from lsp_server import doctor as checks
 
-    sys.exit(checks.run(console, Settings(model=model, device=device)))
+    sys.exit(checks.run(console, chosen_settings(model, device)))
 
 
 @app.command()
@@ -129,15 +143,33 @@ def stats(
 
 @worker_app.command("run")
 def worker_run(
-    model: Model = "starter",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    idle_minutes: IdleMinutes = 60.0,
-    transport: Transport = "auto",
+    model: Model = "",
+    device: Device = "",
+    dtype: Dtype = "",
+    idle_minutes: IdleMinutes = None,
+    transport: Transport = "",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="be reached from other machines too, with a key")
+    ] = "",
+    key_file: Annotated[
+        str, typer.Option(help="where that key lies, or is put, unless FIMBLE_API_KEY has it", show_default="")
+    ] = "",
 ) -> None:
-    """Runs a worker in the foreground, until it is stopped or idle."""
-    where = endpoint(_worker_settings(model, device, dtype, idle_minutes, transport))
-    console.print(f"worker for {where.settings.model}; log: {where.log}")
+    """Runs a worker in the foreground, until it is stopped or idle; with --listen it does not end by itself."""
+    if listen and idle_minutes is None:
+        idle_minutes = 0
+    settings = _worker_settings(model, device, dtype, idle_minutes, transport)
+    settings = attrs.evolve(
+        settings, url="", listen=listen, key_file=str(Path(key_file).absolute()) if key_file else ""
+    )
+    where = endpoint(settings)
+    console.print(f"worker for {where.settings.model}; log: {where.log}", soft_wrap=True)
+    if listen:
+        try:
+            keys.serving(settings.key_file)
+        except keys.BadKey as error:
+            _give_up(str(error))
+        console.print(f"listening on {listen}; its key: {keys.source(settings.key_file)}", soft_wrap=True)
     with subprocess.Popen(where.command(), cwd=where.state, env=clean_environment()) as process:
         try:
             sys.exit(process.wait())
@@ -147,11 +179,11 @@ def worker_run(
 
 @worker_app.command("start")
 def worker_start(
-    model: Model = "starter",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    idle_minutes: IdleMinutes = 60.0,
-    transport: Transport = "auto",
+    model: Model = "",
+    device: Device = "",
+    dtype: Dtype = "",
+    idle_minutes: IdleMinutes = None,
+    transport: Transport = "",
 ) -> None:
     """Starts a worker in the background and waits until the model is loaded."""
     from lsp_server import show
@@ -161,27 +193,46 @@ def worker_start(
 
 
 @worker_app.command("stop")
-def worker_stop(model: Model = "starter", transport: Transport = "auto") -> None:
+def worker_stop(model: Model = "", transport: Transport = "") -> None:
     """Stops the worker of a model; editors start another when they need one."""
     from lsp_server.backends.worker import WorkerBackend
 
-    settings = _worker_settings(model, "auto", "auto", 0, transport)
+    settings = attrs.evolve(_worker_settings(model, "", "", 0, transport), url="")
     stopped = asyncio.run(WorkerBackend(settings).stop())
-    console.print("stopped" if stopped else f"no worker for {model} is running")
+    console.print("stopped" if stopped else f"no worker for {settings.model} is running")
 
 
 @worker_app.command("status")
-def worker_status(model: Model = "starter", transport: Transport = "auto") -> None:
+def worker_status(model: Model = "", transport: Transport = "") -> None:
     """Shows the worker of a model; exit status 1 if none is running."""
     from lsp_server import show
 
-    sys.exit(asyncio.run(show.status(console, _worker_settings(model, "auto", "auto", 0, transport))))
+    sys.exit(asyncio.run(show.status(console, _worker_settings(model, "", "", 0, transport))))
 
 
-def _worker_settings(model: str, device: str, dtype: str, idle_minutes: float, transport: str) -> WorkerSettings:
-    if transport not in ("auto", "unix", "tcp"):
+def chosen_settings(model: str = "", device: str = "", dtype: str = "") -> Settings:
+    """The user's settings file, and above it what the command line says; another model has none of the file's dtype."""
+    from lsp_server import user_settings
+
+    user, problems = user_settings.read()
+    settings, unfit = resolve(None, user)
+    for problem in problems + unfit:
+        errors.print(f"[yellow]fimble:[/yellow] {escape(problem)}", soft_wrap=True)
+    if model and model != settings.model:
+        settings = attrs.evolve(settings, model=model, dtype="auto", worker_url="")
+    said = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
+    return attrs.evolve(settings, **said)
+
+
+def _worker_settings(model: str, device: str, dtype: str, idle_minutes: float | None, transport: str) -> WorkerSettings:
+    if transport not in ("", "auto", "unix", "tcp"):
         raise typer.BadParameter("auto, unix or tcp", param_hint="--transport")
-    return WorkerSettings(model, device, dtype, idle_minutes, transport)
+    settings = chosen_settings(model, device, dtype)
+    if idle_minutes is not None:
+        settings = attrs.evolve(settings, idle_minutes=idle_minutes)
+    if transport:
+        settings = attrs.evolve(settings, transport=transport)
+    return settings.worker
 
 
 def _place(place: str) -> tuple[Path, Position]:
@@ -201,5 +252,5 @@ def _read(file: Path) -> str:
 
 
 def _give_up(message: str) -> NoReturn:
-    errors.print(f"[red]fimble:[/red] {message}")
+    errors.print(f"[red]fimble:[/red] {escape(message)}", soft_wrap=True)
     raise typer.Exit(2)

@@ -14,7 +14,7 @@ from pygls.lsp.server import LanguageServer
 
 from inference.endpoint import WorkerSettings, endpoint
 from inference.version import VERSION
-from lsp_server import commands, metrics
+from lsp_server import commands, metrics, user_settings
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
@@ -62,8 +62,9 @@ class Server(LanguageServer):
 
     def configure(self, section: Any) -> None:
         """Applies the settings of the section `fimble` to everything that runs."""
-        settings, problems = resolve(section)
-        for problem in problems:
+        user, unreadable = user_settings.read()
+        settings, problems = resolve(section, user)
+        for problem in unreadable + problems:
             self.tell_once(problem, types.MessageType.Warning)
         old, self.settings = self.settings, settings
         self.completer.on_trace = self.send_trace if settings.trace else ignore

@@ -1,12 +1,14 @@
 """The user's settings, resolved in one place into one immutable value.
 
 In the editor they are the section `fimble` of the configuration; the names below are the field paths of that section.
+Below it lies the user's own file (`user_settings`), which every editor and the command line share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -40,13 +42,24 @@ class Settings:
     max_lines: int = 8
     idle_minutes: float = 60.0
     transport: Literal["auto", "unix", "tcp"] = "auto"
+    worker_url: str = ""
+    """Where a worker of another machine is reached, with a key; then nothing is started here."""
+    worker_key_file: str = ""
     trace: bool = False
     """Send a `fimble/trace` notification about each request: what it cost and how it ended."""
 
     @property
     def worker(self) -> WorkerSettings:
         """What the worker must have been started with."""
-        return WorkerSettings(self.model, self.device, self.dtype, self.idle_minutes, self.transport)
+        return WorkerSettings(
+            self.model,
+            self.device,
+            self.dtype,
+            self.idle_minutes,
+            self.transport,
+            url=self.worker_url,
+            key_file=self.worker_key_file,
+        )
 
 
 Check = Callable[[Any], Any]
@@ -61,6 +74,19 @@ def _boolean(value: Any) -> bool:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a non-empty text")
+    return value
+
+
+def _url(value: Any) -> str:
+    wanted = "http://HOST:PORT or https://HOST, without a name or password in it"
+    try:
+        parts = urlsplit(_text(value))
+        fits = parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password)
+        fits = fits and parts.port != 0  # asking for the port checks it
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(wanted)
     return value
 
 
@@ -109,35 +135,44 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "maxLines": ("max_lines", _number(1, 500, int)),
     "worker.idleMinutes": ("idle_minutes", _number(0, 1e6, float)),
     "worker.transport": ("transport", _one_of("auto", "unix", "tcp")),
+    "worker.url": ("worker_url", _url),
+    "worker.keyFile": ("worker_key_file", _text),
     "trace": ("trace", _boolean),
 }
 """Setting name → field and check."""
 
 
-def resolve(section: Any) -> tuple[Settings, list[str]]:
+def resolve(section: Any, user: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
     """Settings from the client's section `fimble` (nested objects or dotted names), and what was wrong with it.
 
-    A value that does not fit keeps its default; unknown names are reported, null means unset.
+    `user` lies below it: the user's own file. A value that does not fit keeps its default; unknown names are reported,
+    null means unset.
     """
-    if section is None:
-        return Settings(), []
-    if not isinstance(section, dict):
-        return Settings(), [f"the section `fimble` must be an object, not {type(section).__name__}; using the defaults"]
+    chosen, problems = _checked(user, "in your settings file, ")
+    if section is not None and not isinstance(section, dict):
+        problems.append(f"the section `fimble` must be an object, not {type(section).__name__}; it is left out")
+        section = None
+    above, more = _checked(cast(dict[str, Any] | None, section), "")
+    return Settings(**chosen | above), problems + more
+
+
+def _checked(section: Mapping[str, Any] | None, where: str) -> tuple[dict[str, Any], list[str]]:
+    """Fields and values of one section, and what was wrong with it."""
     chosen: dict[str, Any] = {}
     problems: list[str] = []
-    for name, value in _flat(cast(dict[str, Any], section)).items():
+    for name, value in _flat(section or {}).items():
         if name not in FIELDS:
-            problems.append(f"there is no setting `fimble.{name}`")
+            problems.append(f"{where}there is no setting `fimble.{name}`")
         elif value is not None:
             field, check = FIELDS[name]
             try:
                 chosen[field] = check(value)
             except ValueError as wanted:
-                problems.append(f"`fimble.{name}` must be {wanted}, not {value!r}; using the default")
-    return Settings(**chosen), problems
+                problems.append(f"{where}`fimble.{name}` must be {wanted}, not {value!r}; using the default")
+    return chosen, problems
 
 
-def _flat(section: dict[str, Any], path: str = "") -> dict[str, Any]:
+def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in section.items():
         if isinstance(value, dict):

@@ -57,11 +57,14 @@ async def status(console: Console, settings: WorkerSettings) -> int:
     backend = WorkerBackend(settings)
     health = await backend.look()
     await backend.close()
-    where = endpoint(settings)
+    log = "on its own machine" if settings.url else str(endpoint(settings).log)
     if health is None:
-        console.print(f"no worker for {settings.model} is running (log: {where.log})")
+        missing = (
+            f"no worker answers at {settings.url}" if settings.url else f"no worker for {settings.model} is running"
+        )
+        console.print(f"{missing} (log: {log})", soft_wrap=True)
         return 1
-    console.print(_health_table(health, str(where.log)))
+    console.print(_health_table(health, log))
     return 0
 
 

@@ -25,9 +25,9 @@ FIMBLE = str(Path(sys.executable).with_name("fimble"))
 
 
 def user(folder: Path) -> dict[str, str]:
-    """The environment of a user whose state lies in `folder`."""
+    """The environment of a user whose state and configuration lie in `folder`."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    return {**kept, "XDG_STATE_HOME": str(folder)}
+    return {**kept, "XDG_STATE_HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
 
 
 def stop_workers(env: dict[str, str]) -> None:

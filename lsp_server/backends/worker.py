@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from inference import wire
+from inference import keys, wire
 from inference.endpoint import Endpoint, Unsafe, WorkerSettings, endpoint
 from inference.version import VERSION
 from inference.wire import End, Failure, FimRequest, Health, Piece
@@ -59,7 +59,7 @@ class WorkerBackend:
     def __init__(self, settings: WorkerSettings, on_state: Callable[[State], None] = lambda _: None):
         self._settings, self._on_state = settings, on_state
         self._session: aiohttp.ClientSession | None = None
-        self._base = "http://worker"
+        self._base = settings.url.rstrip("/") or "http://worker"
         self._bringing: asyncio.Task[None] | None = None
         self._retry_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,16 +107,19 @@ class WorkerBackend:
             raise
 
     async def stop(self) -> bool:
-        """Asks the worker to end; False if none was there. Returns once its socket is gone."""
-        where = endpoint(self._settings)
-        if await self._health(where) is None:
+        """Asks the worker to end; False if none was there. Returns once its socket is gone.
+
+        One on another machine is left alone: it may serve others.
+        """
+        where = self._where()
+        if where is None or await self._health(where) is None:
             return False
         await self._stop(where)
         return True
 
     async def look(self) -> Health | None:
         """The worker's health if one is running, compatible or not; starts nothing."""
-        return await self._health(endpoint(self._settings))
+        return await self._health(self._where())
 
     async def restart(self) -> None:
         """Replaces the worker, whatever its state."""
@@ -132,13 +135,20 @@ class WorkerBackend:
             self._bringing.cancel()
         await self._disconnect()
 
+    def _where(self) -> Endpoint | None:
+        """The place of this machine's worker; None if it is on another."""
+        return None if self._settings.url else endpoint(self._settings)
+
     async def _bring_up(self) -> None:
         crashes = 0
         try:
-            where = endpoint(self._settings)
+            where = self._where()
             while True:
                 health = await self._health(where)
+                if health is None and where is None:
+                    return self._become(State("failed", _unreachable(self._settings.url), can_restart=True))
                 if health is None:
+                    assert where
                     crashes += self._crashed()
                     if crashes >= CRASHES:
                         return self._become(State("failed", _crash_message(where), can_restart=True))
@@ -148,16 +158,19 @@ class WorkerBackend:
                 elif await self._decide(where, health):
                     return None
                 await asyncio.sleep(POLL)
-        except (Unsafe, OSError) as error:
+        except (Unsafe, OSError, keys.BadKey) as error:
             self._become(State("failed", f"the worker can't be reached: {error}"))
 
-    async def _decide(self, where: Endpoint, health: Health) -> bool:
+    async def _decide(self, where: Endpoint | None, health: Health) -> bool:
         """What follows from a worker's health; True when there is nothing more to wait for."""
-        if health.version != VERSION and _older(health.version, VERSION):
+        if where is None and health.version != VERSION:
+            self._become(State("failed", _other_version(self._settings.url, health)))
+            return True
+        if where and health.version != VERSION and _older(health.version, VERSION):
             log.info("replacing a worker of version %s", health.version)
             await self._stop(where)
             return False
-        if (health.version, health.fingerprint) != (VERSION, self._settings.fingerprint):
+        if where and (health.version, health.fingerprint) != (VERSION, self._settings.fingerprint):
             self._become(State("failed", _mismatch(health), can_restart=True))
         elif health.status == "failed":
             self._become(State("failed", f"the model can't be loaded: {health.error}", can_restart=True))
@@ -176,28 +189,34 @@ class WorkerBackend:
         self._process = None
         return status not in (0, 75)  # 75: another one holds the lock
 
-    async def _health(self, where: Endpoint) -> Health | None:
+    async def _health(self, where: Endpoint | None) -> Health | None:
         import aiohttp
 
         try:
             await self._connect(where)
             assert self._session
             async with self._session.get(f"{self._base}/health", timeout=aiohttp.ClientTimeout(5)) as response:
+                if where is None and response.status == 401:
+                    raise keys.BadKey(f"{self._base} refuses the key from {keys.source(self._settings.key_file)}")
                 return wire.loads(await response.read(), Health) if response.status == 200 else None
-        except (FileNotFoundError, TimeoutError, aiohttp.ClientError):
+        except (FileNotFoundError, TimeoutError, ValueError, aiohttp.ClientError) as error:  # ValueError: no `Health`
+            log.debug("no worker: %s", error)
             await self._disconnect()
             return None
 
-    async def _connect(self, where: Endpoint) -> None:
-        """Opens the connection pool; kept between keystrokes. Raises FileNotFoundError, `Unsafe`."""
+    async def _connect(self, where: Endpoint | None) -> None:
+        """Opens the connection pool; kept between keystrokes. Raises FileNotFoundError, `Unsafe`, `keys.BadKey`."""
         import aiohttp  # late: 0.2 s that the answer to `initialize` need not wait for
 
         if self._session:
             return
         headers: dict[str, str] = {}
-        if self._settings.uses_unix:
+        if where is None:
+            headers["Authorization"] = f"Bearer {keys.asking(self._settings.key_file)}"
+            connector: aiohttp.BaseConnector = aiohttp.TCPConnector()
+        elif self._settings.uses_unix:
             where.check_socket()
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(str(where.socket))
+            connector = aiohttp.UnixConnector(str(where.socket))
         else:
             port, token = where.read_address()
             self._base = f"http://127.0.0.1:{port}"
@@ -248,6 +267,17 @@ def _older(a: str, b: str) -> bool:
     from packaging.version import Version
 
     return Version(a) < Version(b)
+
+
+def _unreachable(url: str) -> str:
+    return (
+        f"no worker answers at {url} (`worker.url`): start it there with `fimble worker run --listen HOST:PORT`, "
+        "and see that the tunnel to it is open"
+    )
+
+
+def _other_version(url: str, health: Health) -> str:
+    return f"the worker at {url} is fimble {health.version}, this server is {VERSION}: install the same version on both"
 
 
 def _mismatch(health: Health) -> str:

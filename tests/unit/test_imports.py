@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("evaluation", "inference", "lsp_server")
-SHARED = {"inference.endpoint", "inference.families", "inference.version", "inference.wire"}
+SHARED = {"inference.endpoint", "inference.families", "inference.keys", "inference.version", "inference.wire"}
 """All that the server may know of inference: how to find and start the worker, what crosses to it, and how prompts for
 other engines are put together."""
 
