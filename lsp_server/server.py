@@ -24,7 +24,7 @@ from lsp_server.metrics import Metrics
 from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
 from lsp_server.session import Session
 from lsp_server.settings import Settings, resolve
-from lsp_server.status import LoadingProgress
+from lsp_server.status import LoadingProgress, Status
 from lsp_server.text import Position
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Server(LanguageServer):
         self.metrics = Metrics()
         self.completer = Completer(self.backend, self.settings, metrics=self.metrics)
         self.loading = LoadingProgress(self)
+        self.status = Status(self)
         self.reported: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.keeping: asyncio.Task[None] | None = None
@@ -78,6 +79,7 @@ class Server(LanguageServer):
             for session in self.sessions.values():
                 session.stop()
                 session.suggestions.clear()
+        self.status.enable(settings.enabled)
         if settings.enabled:
             self.backend.ensure()
 
@@ -89,7 +91,9 @@ class Server(LanguageServer):
     def worker_state(self, state: State) -> None:
         """Shows the user what the worker does: progress while it loads, a message when they must act."""
         log.info("worker: %s %s", state.name, state.message)
-        self.loading.follow(state)
+        self.status.follow(state)
+        if not self.status.wanted:
+            self.loading.follow(state)
         if state.name == "failed":
             self.spawn(self.offer_restart(state))
         elif state.name == "ready" and self.asks_again:
@@ -181,6 +185,7 @@ def initialize(ls: Server, params: types.InitializeParams) -> None:
         cast(Any, ls.protocol.fm).features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
     experimental = params.capabilities.experimental
     ls.asks_again = isinstance(experimental, dict) and "fimble" in experimental
+    ls.status.ask(cast(object, experimental))
     ls.metrics.path = endpoint(WorkerSettings()).state / metrics.FILE
     ls.keeping = asyncio.ensure_future(ls.keep_metrics())
 
@@ -261,18 +266,24 @@ async def inline_completion(ls: Server, params: types.InlineCompletionParams) ->
     place = ls.session_at(params.text_document.uri, params.position)
     if place is None:
         return None
-    menu = params.context.selected_completion_info
-    if menu:
-        start, end = (ls.session_at(params.text_document.uri, at) for at in (menu.range.start, menu.range.end))
-        selected = Selected(start[1], end[1], menu.text) if start and end else None
-        one = await ls.completer.complete_behind(*place, selected) if selected else None
-        found = [one] if one else []
-    elif params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked:
-        found = await ls.completer.invoke(*place)
-    else:
-        one = await ls.completer.complete(*place)
-        found = [one] if one else []
+    with ls.status.working():
+        found = await _inline(ls, params.context, *place)
     return types.InlineCompletionList(items=[ls.item(place[0], one) for one in found]) if found else None
+
+
+async def _inline(
+    ls: Server, context: types.InlineCompletionContext, session: Session, position: Position
+) -> list[Completion]:
+    menu = context.selected_completion_info
+    if menu:
+        start, end = (ls.session_at(session.document.uri, at) for at in (menu.range.start, menu.range.end))
+        selected = Selected(start[1], end[1], menu.text) if start and end else None
+        one = await ls.completer.complete_behind(session, position, selected) if selected else None
+        return [one] if one else []
+    if context.trigger_kind == types.InlineCompletionTriggerKind.Invoked:
+        return await ls.completer.invoke(session, position)
+    one = await ls.completer.complete(session, position)
+    return [one] if one else []
 
 
 @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())

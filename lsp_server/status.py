@@ -1,9 +1,17 @@
-"""What the user sees of a loading worker: one work-done progress, from the first sign to the end."""
+"""What the user sees of the server and the worker: `fimble/status` where the client takes it, else progress.
+
+`fimble/status` goes to clients whose capabilities have `experimental.fimble.status`. Its parameters are `state`, one of
+`off`, `loading`, `idle`, `working` and `error`; `message`, for the user, empty if there is nothing to say; and while
+the model is loading `progress`, from 0 to 1.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
 
@@ -11,6 +19,75 @@ from lsp_server.backends.worker import State
 
 if TYPE_CHECKING:
     from pygls.lsp.server import LanguageServer
+
+WORKING_S = 0.15
+"""Seconds that a request takes before the client hears that the server works: most answers come sooner."""
+
+
+class Status:
+    """Keeps a client's status line; silent towards a client that has not asked for it."""
+
+    def __init__(self, server: LanguageServer):
+        self.wanted = False
+        self._server = server
+        self._worker = State("absent")
+        self._enabled = True
+        self._requests = 0
+        self._working = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._said: dict[str, Any] = {}
+
+    def ask(self, experimental: object) -> None:
+        """Reads the client's experimental capabilities."""
+        ours = cast(dict[str, Any], experimental).get("fimble") if isinstance(experimental, dict) else None
+        self.wanted = isinstance(ours, dict) and cast(dict[str, Any], ours).get("status") is True
+
+    def follow(self, state: State) -> None:
+        """The worker's state has changed."""
+        self._worker = state
+        self._tell()
+
+    def enable(self, enabled: bool) -> None:
+        """Completions were switched on or off."""
+        self._enabled = enabled
+        self._tell()
+
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """A request is being answered."""
+        self._requests += 1
+        if self.wanted and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WORKING_S, self._take_long)
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            if self._requests == 0:
+                if self._timer:
+                    self._timer.cancel()
+                self._timer, self._working = None, False
+                self._tell()
+
+    def _take_long(self) -> None:
+        self._working = True
+        self._tell()
+
+    def _tell(self) -> None:
+        status = self._status()
+        if self.wanted and status != self._said:
+            self._said = status
+            self._server.protocol.notify("fimble/status", status)
+
+    def _status(self) -> dict[str, Any]:
+        worker = self._worker
+        if not self._enabled:
+            return {"state": "off", "message": ""}
+        if worker.name == "loading":
+            return {"state": "loading", "message": worker.message, "progress": worker.progress}
+        if worker.name == "failed":
+            return {"state": "error", "message": worker.message}
+        working = self._working and worker.name == "ready"
+        return {"state": "working" if working else "idle", "message": worker.message}
 
 
 class LoadingProgress:
