@@ -23,7 +23,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype != torch.float32 or x.is_cuda:
         return functional.rms_norm(x, weight.shape, weight, eps)
     # torch's own rms_norm is slow at few rows on a CPU.
-    return (x * x.square().mean([-1], True).add_(eps).rsqrt_()).mul_(weight)
+    length = torch.linalg.vector_norm(x, 2, [-1], True)
+    return (x / (length.square_().mul_(1 / x.shape[-1]).add_(eps).sqrt_())).mul_(weight)
 
 
 @scripted

@@ -40,7 +40,7 @@ class LayerOfFew(torch.nn.Module):
         slots: Tensor,
         counts: List[int],  # noqa: UP006
         spans: List[List[Tensor]],  # noqa: UP006
-        buffers: List[Tensor],  # noqa: UP006
+        buffers: List[List[Tensor]],  # noqa: UP006
         number: int,
     ) -> Tensor:
         """See `FewRows`; of its pool the layer's part, of its arguments those that vary."""
@@ -76,7 +76,7 @@ class _Layers(torch.nn.Module):
         slots: Tensor,
         counts: List[int],  # noqa: UP006
         spans: List[List[Tensor]],  # noqa: UP006
-        buffers: List[Tensor],  # noqa: UP006
+        buffers: List[List[Tensor]],  # noqa: UP006
     ) -> Tensor:
         for number, layer in enumerate(self.layers):
             x = layer(x, rotations, pool[number], slots, counts, spans, buffers, number)
@@ -97,7 +97,7 @@ class FewRows:
         slots: Tensor,
         counts: list[int],
         spans: list[list[Tensor]],
-        buffers: list[Tensor],
+        buffers: list[list[Tensor]],
     ) -> Tensor:
         """Rows [n, hidden] of a few sequences through all layers, their latents into the pool.
 

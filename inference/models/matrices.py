@@ -5,12 +5,11 @@ that answers are those of the float weights, and alike whatever the kernel and h
 second digit costs another row of an integer product, which at few rows costs next to nothing: weights are read once.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: TorchScript reads the annotations of scripted methods.
 import functools
 import logging
 import warnings
-from typing import Any, Protocol, cast
+from typing import Any, List, Protocol, cast  # noqa: UP035
 
 import torch
 from torch import Tensor
@@ -74,6 +73,7 @@ class Int8Cpu:
         self._few = scripted_module(self.few) if self.few else None
         self._many = scripted_module(_OneDnn(values, scale) if has_vnni() else _Plain(values, scale))
 
+    @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """See `Matrix`. `x`: float32."""
         rows = x.shape[0]
@@ -137,16 +137,16 @@ class _Packed(torch.nn.Module):
     def __init__(self, packed: Any):
         super().__init__()
         self.packed = packed
+        self.least = torch.full((1, 1), 1e-30)  # a row of zeros has a unit too
 
-    def forward(self, x: Tensor, digits: Tensor) -> Tensor:
-        """[rows, in] and a buffer [2 * rows, in + 2] → [rows, out]."""
-        rows, size = x.shape[0], x.shape[1]
-        unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
+    def forward(self, x: Tensor, digits: List[Tensor]) -> Tensor:  # noqa: UP006
+        """[rows, in] and a `buffer` → [rows, out]."""
+        rows, first = x.shape[0], digits[1]
+        unit = torch.add(self.least, x.abs().amax([-1], True), alpha=1 / 127)
         rest = x / unit
-        first = digits[:rows, :size]
-        torch.round(rest, out=first)  # the kernel's own rounding differs at ties
-        torch.round(rest.sub_(first).mul_(254.0), out=digits[rows:, :size])
-        product = torch.ops.quantized.linear_dynamic(digits, self.packed)
+        torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the second digit can bear
+        torch.mul(rest.sub_(first), 254.0, out=digits[2])
+        product = torch.ops.quantized.linear_dynamic(digits[0], self.packed)
         return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
 
 
@@ -181,15 +181,17 @@ def packs() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
-_buffers: dict[tuple[int, int], Tensor] = {}  # one engine thread uses them at a time
+_buffers: dict[tuple[int, int], list[Tensor]] = {}  # one engine thread uses them at a time
 
 
-def buffer(rows: int, size: int) -> Tensor:
-    """A buffer for some rows' two digits, beside them the two constants that `_pack` asks for."""
+def buffer(rows: int, size: int) -> list[Tensor]:
+    """A buffer [2 * rows, size + 2] for some rows' two digits, beside them the two constants that `_pack` asks for; and
+    the digits' places in it."""
     found = _buffers.get((rows, size))
     if found is None:
-        found = _buffers[rows, size] = torch.zeros(2 * rows, size + 2)
-        found[:, size], found[:, size + 1] = 127.0, -128.0
+        digits = torch.zeros(2 * rows, size + 2)
+        digits[:, size], digits[:, size + 1] = 127.0, -128.0
+        found = _buffers[rows, size] = [digits, digits[:rows, :size], digits[rows:, :size]]
     return found
 
 

@@ -34,8 +34,10 @@ def _compiled(what: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since torch 2.9
         try:
-            # Only the calls are wanted: on a GPU it would also compile kernels of its own, while a request waits.
+            # Only the calls are wanted: on a GPU it would also compile kernels of its own, while a request waits, and
+            # its guesses at shapes cost more to check than they bring.
             cast(Any, torch)._C._jit_set_texpr_fuser_enabled(False)
+            cast(Any, torch)._C._jit_set_profiling_executor(False)
             return cast(Any, torch.jit).script(what)
         except Exception as error:  # noqa: BLE001  whatever a later torch says to this, the function itself will do
             log.warning("%s runs without TorchScript, and slower: %s", what, error)
