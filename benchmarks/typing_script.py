@@ -12,7 +12,9 @@ from typing import Literal
 
 import attrs
 
-Kind = Literal["arrive", "insert", "pair", "over", "newline", "typo", "backspace", "accept", "rest", "look", "back"]
+Kind = Literal[
+    "arrive", "insert", "pair", "over", "newline", "typo", "backspace", "accept", "read", "rest", "look", "back"
+]
 Region = tuple[int, int]
 """Start and end in the original text, in characters."""
 
@@ -20,6 +22,8 @@ CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 COMMENTS = ("#", "//", "--", "*", "/*", '"""', "'''")
 GAP = 0.06
 """Seconds between an answer and the next key."""
+READING = 0.5
+"""Seconds that it takes to read a suggestion before it is accepted; users look longer (arXiv 2210.14306)."""
 # Chances at a key.
 TYPO, QUICK, REST, REST_AFTER_NEWLINE, LOOK, ACCEPT = 0.03, 0.06, 0.03, 0.25, 0.02, 0.5
 # Shares of the holes; the rest are whole lines.
@@ -161,6 +165,7 @@ class Script:
             if answer and length and self._chance.random() < self._accept:
                 done += length
                 pending = [i for i in pending if i >= done]
+                yield Step("read", head + done - length, asks=False, pause=READING)
                 yield self._edit("accept", answer.start, answer.end, answer.text, head + done)
             if self._wanders:
                 yield from self._wander(head + done)

@@ -38,8 +38,10 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
     while said and typed >= len(said[0][0]):
         typed -= len(said[0][0])
         said = said[1:]
-    if said:
-        said = [(said[0][0][typed:], said[0][1]), *said[1:]]
+    if said and typed:  # of a token in part typed, what is left keeps its share of the doubt
+        text_of_first, logprob = said[0]
+        left = text_of_first[typed:]
+        said = [(left, logprob * len(left) / len(text_of_first)), *said[1:]]
     lines = text.split("\n")
     for count in range(len(lines), 0, -1):
         part = "\n".join(lines[:count])

@@ -34,6 +34,12 @@ def test_of_what_is_typed_no_doubt_is_left() -> None:
     assert sure_part("(x)", said, 0.5, typed=3) == "(x)"
 
 
+def test_a_token_in_part_typed_keeps_the_doubt_of_the_rest() -> None:
+    said = [("name", 4 * HALF), ("(x)", 0.0)]
+    assert sure_part("me(x)", said, 0.25, typed=2) == "me(x)"
+    assert sure_part("ame(x)", said, 0.25, typed=1) == ""
+
+
 @pytest.mark.parametrize(
     ("before", "after", "sure"),
     [
