@@ -7,6 +7,7 @@ where there are none, a file with a loopback port and a random token that only t
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ class WorkerSettings:
     """What a worker is started with. `model`, `device` and `dtype` decide its fingerprint."""
 
     model: str = "starter"
-    """"starter", a folder, or a hub id whose files are in the cache."""
+    """"starter", a folder, a GGUF file, or a hub id whose files are in the cache."""
     device: str = "auto"
     dtype: str = "auto"
     idle_minutes: float = 60.0
@@ -50,6 +51,11 @@ class WorkerSettings:
     def fingerprint(self) -> str:
         """Equal for two workers whose answers and memory are the same."""
         return hashlib.sha256(json.dumps([self.model, self.device, self.dtype]).encode()).hexdigest()[:16]
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file, which llama.cpp serves inside the worker."""
+        return self.model.lower().endswith(".gguf")
 
     @property
     def uses_unix(self) -> bool:
@@ -126,9 +132,20 @@ class Endpoint:
         return int(fields["port"]), str(fields["token"])
 
 
+def llamacpp_missing() -> str:
+    """What to do before a GGUF model can be served here; empty: nothing."""
+    if importlib.util.find_spec("xllamacpp"):
+        return ""
+    return (
+        "a GGUF model needs llama.cpp, as the package xllamacpp brings it: "
+        f"{sys.executable} -m pip install xllamacpp (where it has no wheel, serve the file with llama.cpp's own "
+        "llama-server and set `fimble.backend` to llamacpp)"
+    )
+
+
 def endpoint(settings: WorkerSettings) -> Endpoint:
     """The endpoint of the worker that these settings want; makes its folders. Raises `Unsafe`, `OSError`."""
-    if settings.model != "starter" and Path(settings.model).expanduser().is_dir():
+    if settings.model != "starter" and (settings.is_gguf or Path(settings.model).expanduser().is_dir()):
         settings = attrs.evolve(settings, model=str(Path(settings.model).expanduser().resolve()))
     state = Path(platformdirs.user_state_dir("fimble"))
     state.mkdir(parents=True, exist_ok=True, mode=0o700)

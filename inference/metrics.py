@@ -12,6 +12,7 @@ from inference.wire import Health
 
 if TYPE_CHECKING:
     from inference.engine import Engine
+    from inference.managed_llamacpp import ManagedLlamaCpp
 
 COUNTERS = {
     "requests": "Requests that began.",
@@ -38,7 +39,7 @@ FIGURES = {
 class _Figures:
     """A collector over the engine's own counts, read when asked."""
 
-    def __init__(self, health: Health, engine: Engine | None):
+    def __init__(self, health: Health, engine: Engine | ManagedLlamaCpp | None):
         self._health, self._engine = health, engine
 
     def collect(self) -> Iterable[Metric]:
@@ -63,7 +64,7 @@ class _Figures:
         yield GaugeMetricFamily("fimble_window_tokens", "Longest prompt and completion.", value=health.window)
 
 
-def exposition(health: Health, engine: Engine | None) -> bytes:
+def exposition(health: Health, engine: Engine | ManagedLlamaCpp | None) -> bytes:
     """All figures, as `GET /metrics` returns them."""
     registry = CollectorRegistry()
     registry.register(_Figures(health, engine))  # pyright: ignore[reportArgumentType]

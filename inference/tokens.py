@@ -88,6 +88,10 @@ class Tokens:
             raise NoInfilling(f"two markers of the family {row.name} share one token id: {ids}")
         return Markers(row, ids)
 
+    def ends(self, markers: Markers) -> list[int]:
+        """Ids of the family's control tokens: any of them ends an answer, for engines that must be told."""
+        return sorted({self._control[text] for text in markers.family.control if text in self._control})
+
     @property
     def chars_per_token(self) -> float:
         """Measured over all text encoded so far, however often it came and whether or not its ids were remembered."""

@@ -30,6 +30,7 @@ from inference.wire import End, Failure, FimRequest, Health, Piece
 
 if TYPE_CHECKING:
     from inference.engine import Engine
+    from inference.managed_llamacpp import ManagedLlamaCpp
     from inference.weights import Loaded
 
 log = logging.getLogger("inference.worker")
@@ -58,8 +59,8 @@ class Worker:
         self._inode = 0
         self._settings = where.settings
         self._stage, self._progress, self._error = "starting", 0.0, ""
-        self._loaded: Loaded | None = None
-        self._engine: Engine | None = None
+        self._loaded: Loaded | ManagedLlamaCpp | None = None
+        self._engine: Engine | ManagedLlamaCpp | None = None
         self._last_use = time.monotonic()
         self._started = time.monotonic()
         self._token = ""
@@ -88,7 +89,7 @@ class Worker:
         for name in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(name, self._stop.set)
-        threading.Thread(target=self._load, name="load", daemon=True).start()
+        threading.Thread(target=self._load, args=[loop], name="load", daemon=True).start()
         await self._until_idle()
         # Nobody may connect any more before the lock is given up to a successor.
         if not self._unreachable():
@@ -133,19 +134,29 @@ class Worker:
         here: object = request.transport.get_extra_info("sockname") if request.transport else None
         return isinstance(here, tuple) and (self._settings.uses_unix or cast(Any, here)[1] != self._loopback)
 
-    def _load(self) -> None:
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            from inference.weights import load  # late: /health must answer before torch is there
-
-            settings = self._settings
-            self._loaded = loaded = load(settings.model, settings.device, settings.dtype, self._report)
-            from inference.engine import Engine
-
-            self._engine = Engine(loaded.model, loaded.tokens, loaded.markers, loaded.no_infilling)
+            (self._load_into_llamacpp if self._settings.is_gguf else self._load_into_torch)(loop)
             self._report("ready", 1.0)
         except Exception as error:  # whatever it is, the user must see it in /health
             log.exception("loading %s failed", self._settings.model)
             self._error = str(error) or type(error).__name__
+
+    def _load_into_torch(self, _: asyncio.AbstractEventLoop) -> None:
+        from inference.weights import load  # late: /health must answer before torch is there
+
+        settings = self._settings
+        self._loaded = loaded = load(settings.model, settings.device, settings.dtype, self._report)
+        from inference.engine import Engine
+
+        self._engine = Engine(loaded.model, loaded.tokens, loaded.markers, loaded.no_infilling)
+
+    def _load_into_llamacpp(self, loop: asyncio.AbstractEventLoop) -> None:
+        from inference.managed_llamacpp import ManagedLlamaCpp
+
+        settings = self._settings
+        self._report("loading the model into llama.cpp", 0.1)
+        self._loaded = self._engine = ManagedLlamaCpp(settings.model, settings.device, settings.dtype, loop)
 
     def _report(self, stage: str, progress: float) -> None:
         news, self._stage, self._progress = stage != self._stage, stage, progress
@@ -224,7 +235,9 @@ class Worker:
             return _failure(Failure("loading", f"the model is still loading: {self._stage}"))
         return await self._stream(request, asked, self._engine)
 
-    async def _stream(self, request: web.Request, asked: FimRequest, engine: Engine) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, asked: FimRequest, engine: Engine | ManagedLlamaCpp
+    ) -> web.StreamResponse:
         """Streams one answer; whatever ends this coroutine early cancels the generation."""
         loop, replies = asyncio.get_running_loop(), asyncio.Queue[Piece | End | Failure]()
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from evaluation.cli import app as eval_app
 from inference import keys
-from inference.endpoint import WorkerSettings, clean_environment, endpoint
+from inference.endpoint import WorkerSettings, clean_environment, endpoint, llamacpp_missing
 from inference.version import VERSION
 from lsp_server.settings import Settings, resolve
 from lsp_server.text import Position
@@ -37,7 +37,9 @@ errors = Console(stderr=True, highlight=False)
 # Empty: as the user's settings file says, which `fimble setup` writes; else the default of `Settings`.
 Model = Annotated[
     str,
-    typer.Option(help="starter, a model folder, or a hub id that is in the cache", show_default="your settings' model"),
+    typer.Option(
+        help="starter, a model folder, a GGUF file, or a hub id in the cache", show_default="your settings' model"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps", show_default="your settings'")]
 Dtype = Annotated[
@@ -143,7 +145,11 @@ def stats(
 
 @worker_app.command("run")
 def worker_run(
+    file: Annotated[str, typer.Argument(metavar="[MODEL]", help="the same as --model", show_default=False)] = "",
     model: Model = "",
+    engine: Annotated[
+        str, typer.Option(help="torch, or llamacpp for a GGUF file", show_default="by the model's name")
+    ] = "",
     device: Device = "",
     dtype: Dtype = "",
     idle_minutes: IdleMinutes = None,
@@ -158,7 +164,8 @@ def worker_run(
     """Runs a worker in the foreground, until it is stopped or idle; with --listen it does not end by itself."""
     if listen and idle_minutes is None:
         idle_minutes = 0
-    settings = _worker_settings(model, device, dtype, idle_minutes, transport)
+    settings = _worker_settings(file or model, device, dtype, idle_minutes, transport)
+    _check_engine(engine, settings)
     settings = attrs.evolve(
         settings, url="", listen=listen, key_file=str(Path(key_file).absolute()) if key_file else ""
     )
@@ -233,6 +240,16 @@ def _worker_settings(model: str, device: str, dtype: str, idle_minutes: float | 
     if transport:
         settings = attrs.evolve(settings, transport=transport)
     return settings.worker
+
+
+def _check_engine(engine: str, settings: WorkerSettings) -> None:
+    if engine not in ("", "torch", "llamacpp"):
+        raise typer.BadParameter("torch or llamacpp", param_hint="--engine")
+    if engine and settings.is_gguf != (engine == "llamacpp"):
+        wanted = "a GGUF file, such as model.gguf" if engine == "llamacpp" else "a folder or hub id, not a GGUF file"
+        _give_up(f"the engine {engine} wants {wanted}; the model is {settings.model}")
+    if settings.is_gguf and (problem := llamacpp_missing()):
+        _give_up(problem)
 
 
 def _place(place: str) -> tuple[Path, Position]:

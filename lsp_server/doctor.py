@@ -10,15 +10,19 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from inference.endpoint import Unsafe, clean_environment, endpoint
+from inference.endpoint import Unsafe, clean_environment, endpoint, llamacpp_missing
 from inference.version import VERSION
 from lsp_server import connect
+from lsp_server.backends import keys
+from lsp_server.backends.remote import RemoteBackend, Site
+from lsp_server.backends.remote_settings import RemoteSettings
 from lsp_server.backends.worker import WorkerBackend
 from lsp_server.languages import grammars
 from lsp_server.settings import Settings
@@ -89,9 +93,12 @@ def findings(settings: Settings) -> Iterator[Line]:
     yield Line(True, "fimble", f"{VERSION} in {sys.prefix}")
     yield from _packages()
     yield from _machine()
-    yield from _probe(settings)
-    yield from _socket(settings)
-    yield _worker(settings)
+    if settings.remote:
+        yield from _engines(settings.remote)
+    if settings.remote is None or settings.remote.fallback:
+        yield from [_gguf(settings)] if settings.worker.is_gguf else _probe(settings)
+        yield from _socket(settings)
+        yield _worker(settings)
     yield from _grammars()
     for editor in connect.editors():
         yield Line(True, editor.name, editor.note)
@@ -153,6 +160,40 @@ def _probe(settings: Settings) -> Iterator[Line]:
         yield Line(True, "markers", f"each is one token: {found['markers']}")
         if "needs" in found:
             yield _gpu_memory(found["needs"], found["cuda"])
+
+
+def _gguf(settings: Settings) -> Line:
+    """A GGUF model and what serves it."""
+    file = Path(settings.model).expanduser()
+    if problem := llamacpp_missing():
+        return Line(False, "llama.cpp", "not installed", problem)
+    if not file.is_file():
+        return Line(False, "model", f"there is no file {file}", "correct `fimble.model`")
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            return Line(False, "model", f"{file} is no GGUF file", "download it again, or name another one")
+    version = importlib.metadata.version("xllamacpp")
+    return Line(True, "model", f"{file}, {file.stat().st_size / GIB:.1f} GiB, for llama.cpp (xllamacpp {version})")
+
+
+def _engines(remote: RemoteSettings) -> Iterator[Line]:
+    """Each engine of others: whether it is there and fits."""
+
+    async def look() -> list[tuple[Site, str]]:
+        backend = RemoteBackend(remote)
+        try:
+            sites = await backend.look()
+            return [(site, await keys.whence(remote.key_variable, site.url)) for site in sites]
+        finally:
+            await backend.close()
+
+    for site, key in asyncio.run(look()):
+        where = f"{site.url} ({remote.kind}), {key}"
+        if site.state == "ready":
+            yield Line(True, "engine", f"{where}: {site.model}, window of {site.window:,} tokens")
+        else:
+            yield Line(site.state == "loading", "engine", where, site.problem)
+    yield Line(True, "stays here", f"documents that match {', '.join(remote.exclude) or 'nothing'}")
 
 
 def _gpu_memory(needs: dict[str, int], cards: list[tuple[str, int]]) -> Line:

@@ -15,6 +15,7 @@ from pygls.lsp.server import LanguageServer
 from inference.endpoint import WorkerSettings, endpoint
 from inference.version import VERSION
 from lsp_server import commands, metrics, user_settings
+from lsp_server.backends.remote import RemoteBackend, backend_of
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
@@ -42,7 +43,7 @@ class Server(LanguageServer):
         self.documents = DocumentStore()
         self.sessions: dict[str, Session] = {}
         self.settings = Settings()
-        self.backend = WorkerBackend(self.settings.worker, self.worker_state)
+        self.backend: WorkerBackend | RemoteBackend = backend_of(self.settings, self.worker_state)
         self.metrics = Metrics()
         self.completer = Completer(self.backend, self.settings, metrics=self.metrics)
         self.loading = LoadingProgress(self)
@@ -72,8 +73,8 @@ class Server(LanguageServer):
         if settings.layout != old.layout:
             for session in self.sessions.values():
                 session.set_layout(settings.layout)
-        if settings.worker != old.worker:
-            self.change_worker(settings.worker)
+        if (settings.worker, settings.remote) != (old.worker, old.remote):
+            self.change_backend(settings)
         if settings != old:
             self.completer.configure(self.backend, settings)
             for session in self.sessions.values():
@@ -83,13 +84,13 @@ class Server(LanguageServer):
         if settings.enabled:
             self.backend.ensure()
 
-    def change_worker(self, wanted: WorkerSettings) -> None:
-        """Turns to another worker; the old one lives on for whoever else uses it."""
+    def change_backend(self, settings: Settings) -> None:
+        """Turns to another worker or engine; the old one lives on for whoever else uses it."""
         self.spawn(self.backend.close())
-        self.backend = WorkerBackend(wanted, self.worker_state)
+        self.backend = backend_of(settings, self.worker_state)
 
     def worker_state(self, state: State) -> None:
-        """Shows the user what the worker does: progress while it loads, a message when they must act."""
+        """Shows the user what the worker or engine does: progress while it loads, a message when they must act."""
         log.info("worker: %s %s", state.name, state.message)
         self.status.follow(state)
         if not self.status.wanted:

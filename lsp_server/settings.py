@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from inference.endpoint import WorkerSettings
+from lsp_server.backends import exclude
+from lsp_server.backends.remote_settings import KEY_VARIABLE, Backend, Engine, RemoteSettings, kind_of
 
 
 @attrs.frozen
@@ -45,6 +47,16 @@ class Settings:
     worker_url: str = ""
     """Where a worker of another machine is reached, with a key; then nothing is started here."""
     worker_key_file: str = ""
+    backend: Backend = "worker"
+    """Who answers: the worker, or an engine of others at `remote_urls`, spoken to as llama.cpp or as OpenAI."""
+    remote_urls: tuple[str, ...] = ()
+    remote_engine: Engine = "auto"
+    remote_model: str = ""
+    remote_tokenizer: str = ""
+    remote_key_variable: str = KEY_VARIABLE
+    remote_fallback: bool = False
+    exclude: tuple[str, ...] = exclude.DEFAULT
+    """Documents that no engine of others may see."""
     trace: bool = False
     """Send a `fimble/trace` notification about each request: what it cost and how it ended."""
 
@@ -59,6 +71,21 @@ class Settings:
             self.transport,
             url=self.worker_url,
             key_file=self.worker_key_file,
+        )
+
+    @property
+    def remote(self) -> RemoteSettings | None:
+        """The engines of others that answer; None: the worker does."""
+        if self.backend == "worker":
+            return None
+        return RemoteSettings(
+            kind_of(self.backend, self.remote_engine, self.remote_urls[0]),
+            self.remote_urls,
+            self.remote_model,
+            self.remote_tokenizer,
+            self.remote_key_variable,
+            self.remote_fallback,
+            self.exclude,
         )
 
 
@@ -90,6 +117,11 @@ def _url(value: Any) -> str:
     return value
 
 
+def _urls(value: Any) -> tuple[str, ...]:
+    several = isinstance(value, list) and len(cast(list[Any], value)) > 0
+    return tuple(map(_url, cast(list[Any], value))) if several else (_url(value),)
+
+
 def _one_of(*choices: str) -> Check:
     def check(value: Any) -> str:
         if value not in choices:
@@ -109,15 +141,18 @@ def _number(low: float, high: float, kind: type[float] | type[int]) -> Check:
     return check
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in cast(list[Any], value)):
-        raise ValueError("a list of language ids")
-    return tuple(cast(list[str], value))
+def _list_of(what: str) -> Check:
+    def check(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in cast(list[Any], value)):
+            raise ValueError(f"a list of {what}")
+        return tuple(cast(list[str], value))
+
+    return check
 
 
 FIELDS: dict[str, tuple[str, Check]] = {
     "enabled": ("enabled", _boolean),
-    "disabledLanguages": ("disabled_languages", _names),
+    "disabledLanguages": ("disabled_languages", _list_of("language ids")),
     "model": ("model", _text),
     "device": ("device", _text),
     "dtype": ("dtype", _one_of("auto", "float32", "bfloat16", "float16", "int8")),
@@ -137,6 +172,14 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "worker.transport": ("transport", _one_of("auto", "unix", "tcp")),
     "worker.url": ("worker_url", _url),
     "worker.keyFile": ("worker_key_file", _text),
+    "backend": ("backend", _one_of("worker", "openai", "llamacpp")),
+    "remote.url": ("remote_urls", _urls),
+    "remote.engine": ("remote_engine", _one_of("auto", "vllm", "sglang", "mistral", "generic")),
+    "remote.model": ("remote_model", _text),
+    "remote.tokenizer": ("remote_tokenizer", _text),
+    "remote.keyVariable": ("remote_key_variable", _text),
+    "remote.fallback": ("remote_fallback", _boolean),
+    "exclude": ("exclude", _list_of("file name patterns")),
     "trace": ("trace", _boolean),
 }
 """Setting name → field and check."""
@@ -153,7 +196,16 @@ def resolve(section: Any, user: Mapping[str, Any] | None = None) -> tuple[Settin
         problems.append(f"the section `fimble` must be an object, not {type(section).__name__}; it is left out")
         section = None
     above, more = _checked(cast(dict[str, Any] | None, section), "")
-    return Settings(**chosen | above), problems + more
+    chosen |= above
+    settings, problems = Settings(**chosen), problems + more
+    if settings.backend != "worker" and not settings.remote_urls:
+        problems.append(f"`fimble.backend` {settings.backend} needs `fimble.remote.url`, where that engine is")
+        settings = attrs.evolve(settings, backend="worker")
+    if (remote := settings.remote) and not remote.constrains:
+        # What is typed since the anchor can't be healed there, and questions ahead cost money or others' time.
+        fitting: dict[str, Any] = {"layout": "psm", "speculation": False}
+        settings = attrs.evolve(settings, **{name: value for name, value in fitting.items() if name not in chosen})
+    return settings, problems
 
 
 def _checked(section: Mapping[str, Any] | None, where: str) -> tuple[dict[str, Any], list[str]]:

@@ -89,12 +89,27 @@ def test_the_source_is_found() -> None:
     assert Import("inference.worker", "inference.wire", 0, True) in [attrs.evolve(i, line=0) for i in imports()]
 
 
+def is_of_engines(name: str) -> bool:
+    """What asks the engines of others: without torch, and imported late."""
+    return name.startswith("inference.remote.")
+
+
 def test_the_server_knows_only_the_worker_s_address_and_the_wire() -> None:
     assert [
         str(i)
         for i in imports()
-        if i.importer.startswith("lsp_server") and i.is_of("inference") and i.imported not in SHARED
+        if i.importer.startswith("lsp_server")
+        and i.is_of("inference")
+        and i.imported not in SHARED
+        and not (i.importer == "lsp_server.backends.remote" and is_of_engines(i.imported) and not i.when_loaded)
     ] == []
+
+
+def test_asking_engines_of_others_needs_no_torch(tmp_path: Path) -> None:
+    heavy = {"torch", "transformers", "safetensors"}
+    asking = ", ".join(filter(is_of_engines, modules()))
+    assert loaded_with(asking, tmp_path) & {*heavy, "tokenizers"} == set()
+    assert loaded_with("inference.tokens", tmp_path) & heavy == set()
 
 
 def test_the_server_never_imports_what_runs_a_model_not_even_late() -> None:
