@@ -104,7 +104,7 @@ SOURCES = (
         "96b48f5be88a97521685df05a80210effa363ae9f8121e96b731f5f01192f932",
     ),
     Source("python", "lsp_server/documents.py"),
-    Source("lua", "editors/neovim/fimble.lua"),
+    Source("lua", "editors/neovim/lua/fimble/server.lua"),
 )
 
 

@@ -98,14 +98,21 @@ class NeovimError(Exception):
 class Neovim:
     """A Neovim process that draws for us. Waiting is for a condition on the finished screen, never for a time."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] = os.environ, size: tuple[int, int] = (80, 24)) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] = os.environ,
+        size: tuple[int, int] = (80, 24),
+        clean: bool = True,
+    ) -> None:
+        """`clean`: without the user's files (`nvim --clean`)."""
         self.screen = Screen()
         self.on_frame: Callable[[Screen], None] = lambda _: None
         self._changed = threading.Condition()
         self._answers: dict[int, tuple[Any, Any]] = {}
         self._next = 0
         self._process = subprocess.Popen(
-            [str(NVIM), "--embed", "--clean", *arguments],
+            [str(NVIM), "--embed", *(["--clean"] if clean else []), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(env),

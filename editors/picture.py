@@ -25,7 +25,8 @@ vim.g.loaded_matchparen = 1
 vim.o.fillchars = "eob: "
 vim.cmd.colorscheme("{colours}")
 vim.api.nvim_set_hl(0, "StatusLine", {{ link = "CursorLine" }})
-_G.fimble = dofile("{root}/editors/neovim/fimble.lua")
+vim.opt.rtp:append("{root}/editors/neovim")
+_G.fimble = require("fimble")
 _G.fimble.setup({{ cmd = {{ "{fimble}" }} }})
 vim.o.statusline = "  %t %m%=%{{v:lua.fimble.status()}}   %{{&filetype}}   %l:%c  "
 """

@@ -25,11 +25,11 @@ def command() -> str:
     return "fimble" if found and Path(found).resolve() == here.resolve() else str(here)
 
 
-def neovim_file() -> Path:
-    """The plugin file for Neovim: in an installed wheel beside this package, in a checkout below `editors/`."""
+def neovim_folder() -> Path:
+    """The plugin for Neovim: in an installed wheel beside this package, in a checkout below `editors/`."""
     package = Path(__file__).parent
-    installed = package / "editor_files" / "neovim" / "fimble.lua"
-    return installed if installed.is_file() else package.parent / "editors" / "neovim" / "fimble.lua"
+    installed = package / "editor_files" / "neovim"
+    return installed if installed.is_dir() else package.parent / "editors" / "neovim"
 
 
 def editors() -> list[Editor]:
@@ -37,7 +37,8 @@ def editors() -> list[Editor]:
     found: list[Editor] = []
     nvim = shutil.which("nvim") or shutil.which("nvim", path=str(Path(sys.executable).parent))
     if nvim:
-        lines = f'dofile("{neovim_file()}").setup({{ cmd = {{ "{command()}" }} }})'
+        setup = f'require("fimble").setup({{ cmd = {{ "{command()}" }} }})'
+        lines = f'vim.opt.rtp:append("{neovim_folder().as_posix()}")\n{setup}'
         found.append(Editor("Neovim", f"ghost text; put into init.lua ({nvim})", lines))
     if helix := shutil.which("hx") or shutil.which("helix"):
         lines = (

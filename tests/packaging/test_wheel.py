@@ -58,7 +58,7 @@ def run(*command: str, env: dict[str, str] | None = None, cwd: Path | None = Non
     return done.stdout
 
 
-def test_the_wheel_carries_the_model_the_editor_file_and_the_licence(wheel: Path) -> None:
+def test_the_wheel_carries_the_model_the_editors_files_and_the_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         commands = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
@@ -66,7 +66,9 @@ def test_the_wheel_carries_the_model_the_editor_file_and_the_licence(wheel: Path
     assert {f"inference/starter/{name}" for name in [*starter.SHA256, "MODEL_CARD.md"]} <= names
     assert weights == (starter.FOLDER / starter.WEIGHTS).stat().st_size
     assert {"fimble.py", "lsp_server/server.py", "inference/worker.py"} <= names
-    assert "lsp_server/editor_files/neovim/fimble.lua" in names
+    plugin = ROOT / "editors" / "neovim"
+    parts = [path for part in ("doc", "lua", "plugin") for path in (plugin / part).rglob("*") if path.is_file()]
+    assert {f"lsp_server/editor_files/neovim/{path.relative_to(plugin).as_posix()}" for path in parts} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert re.search(r"^fimble\s*=\s*fimble:main$", commands, re.MULTILINE)
 
