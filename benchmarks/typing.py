@@ -204,7 +204,8 @@ def main(
     wrong = judge(found)
     if log:
         lines = [
-            f"{name} {a.file} {a.kind} {a.ms:.1f} {a.trace and (a.trace.source, a.trace.outcome, a.trace.text[:50])}"
+            f"{name} {a.file} {a.kind} {a.ms:.1f} {a.trace and (a.trace.source, a.trace.outcome, a.trace.text[:50])} "
+            f"{a.trace and a.trace.end}"
             for name, asked in rows.items()
             for a in asked
         ]

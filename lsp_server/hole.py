@@ -36,6 +36,10 @@ class Text(Protocol):
         ...
 
 
+PLACES = 4
+"""Anchors kept in one document."""
+
+
 @attrs.frozen
 class Budget:
     """Sizes in characters."""
@@ -62,80 +66,102 @@ class Hole:
 
 
 @attrs.define
+class Spot:
+    """A place where holes begin: the start of the prefix, the anchor itself, and what stands behind the hole."""
+
+    start: Position
+    place: Position
+    suffix: str
+    """As it was cut when the anchor was set."""
+    to_end: bool
+    """Whether it reached the document's end."""
+    version: int
+
+
+@attrs.define
 class Anchor:
-    """Where a document's hole begins, kept from request to request and moved along by edits."""
+    """Where a document's holes begin, kept from request to request and moved along by edits.
+
+    The last few places are kept: who looks elsewhere and comes back finds the prompt that the model knows.
+    """
 
     layout: Literal["anchored", "psm"] = "anchored"
-    _start: Position | None = None  # of the prefix
-    _place: Position | None = None  # the anchor itself
-    _suffix: str = ""  # as it was cut when the anchor was set
-    _to_end: bool = False  # whether that reached the document's end
-    _version: int = -1
+    _spots: list[Spot] = attrs.field(factory=list[Spot])  # the one used last comes first
 
     @property
     def place(self) -> tuple[int, Position] | None:
-        """The document version at which the anchor was set, and where it stands now."""
-        return (self._version, self._place) if self._place else None
+        """The document version at which the anchor used last was set, and where it stands now."""
+        return (self._spots[0].version, self._spots[0].place) if self._spots else None
+
+    def copy(self) -> Anchor:
+        """The same places, to be moved by the edits of another document."""
+        return Anchor(self.layout, [attrs.evolve(spot) for spot in self._spots])
 
     def edit(self, edit: Edit) -> None:
-        """Moves along with an edit of the document; one that crosses the anchor or the window's start ends it."""
-        self._start = self._start and edit.shift(self._start)
-        self._place = self._place and edit.shift(self._place)
+        """Moves along with an edit of the document; one that crosses an anchor or its window's start ends it."""
+        moved: list[Spot] = []
+        for spot in self._spots:
+            start, place = edit.shift(spot.start), edit.shift(spot.place)
+            if start and place:
+                spot.start, spot.place = start, place
+                moved.append(spot)
+        self._spots = moved
 
     def release(self) -> None:
-        """Forgets the place: the next hole is cut anew."""
-        self._start = self._place = None
+        """Forgets all places: the next hole is cut anew."""
+        self._spots.clear()
 
     def cut(self, document: Text, cursor: Position, budget: Budget, *, resting: bool = False) -> Hole:
         """The hole at `cursor`. Moves the anchor only if it must, or when the cursor rests and much was typed."""
         closers = document.auto_closed_after(cursor)
         after = Position(cursor.line, cursor.column + len(closers))
-        suffix = self._kept_suffix(document, cursor, after, budget, resting)
-        if suffix is None:
-            self._place = cursor if self.layout == "psm" else _anchor_for(document.lines, cursor)
-            self._start = self._window_start(document.lines, self._place, budget.prefix)
-            self._suffix = suffix = _suffix_from(document, after, budget.suffix)
-            self._to_end = advance(after, suffix) == _end(document.lines)
-            self._version = document.version
-        assert self._start is not None
-        assert self._place is not None
+        spot = next((s for s in self._spots if self._serves(s, document, cursor, after, budget, resting)), None)
+        if spot is None:
+            spot = self._new_spot(document, cursor, after, budget)
+        if spot is not (self._spots[0] if self._spots else None):
+            self._spots = [spot, *(other for other in self._spots if other is not spot)][:PLACES]
         return Hole(
             cursor=cursor,
             version=document.version,
-            prefix=document.text(self._start, self._place),
-            typed=document.text(self._place, cursor),
+            prefix=document.text(spot.start, spot.place),
+            typed=document.text(spot.place, cursor),
             closers=closers,
-            suffix=suffix,
+            suffix=spot.suffix,
             rest=document.lines[after.line][after.column :][: budget.suffix],
         )
 
-    def _kept_suffix(
-        self, document: Text, cursor: Position, after: Position, budget: Budget, resting: bool
-    ) -> str | None:
-        """The frozen suffix if the anchor still serves this cursor."""
-        place, start = self._place, self._start
-        if place is None or start is None or place > cursor or start > place:
-            return None
+    def _serves(
+        self, spot: Spot, document: Text, cursor: Position, after: Position, budget: Budget, resting: bool
+    ) -> bool:
+        """Whether a hole at this cursor may begin there, with the suffix as it was cut."""
+        place, start, lines = spot.place, spot.start, document.lines
+        if place > cursor or start > place:
+            return False
         if self.layout == "psm" and place != cursor:
-            return None
-        if _distance(document.lines, start, place) > budget.prefix:  # a paste above the anchor
-            return None
+            return False
+        if _distance(lines, start, place) > budget.prefix:  # a paste above the anchor
+            return False
         most_typed = budget.typed if resting else 4 * budget.typed
-        if _distance(document.lines, place, cursor) > most_typed and _anchor_for(document.lines, cursor) != place:
-            return None
-        end = advance(after, self._suffix)
-        lines = document.lines
-        if end.line >= len(lines) or end.column > len(lines[end.line]) or (self._to_end and end != _end(lines)):
-            return None
-        return self._suffix if document.text(after, end) == self._suffix else None
+        if _distance(lines, place, cursor) > most_typed and _anchor_for(lines, cursor) != place:
+            return False
+        end = advance(after, spot.suffix)
+        if end.line >= len(lines) or end.column > len(lines[end.line]) or (spot.to_end and end != _end(lines)):
+            return False
+        return document.text(after, end) == spot.suffix
+
+    def _new_spot(self, document: Text, cursor: Position, after: Position, budget: Budget) -> Spot:
+        place = cursor if self.layout == "psm" else _anchor_for(document.lines, cursor)
+        suffix = _suffix_from(document, after, budget.suffix)
+        to_end = advance(after, suffix) == _end(document.lines)
+        return Spot(self._window_start(document.lines, place, budget.prefix), place, suffix, to_end, document.version)
 
     def _window_start(self, lines: list[str], place: Position, most: int) -> Position:
-        """The start of the prefix: where it was while that fits, else three quarters of the budget up."""
-        start = self._start
-        if start is not None and start <= place:
-            length = _distance(lines, start, place)
-            if length <= most and (length >= most // 2 or start == (0, 0)):
-                return start
+        """The start of the prefix: where one was while that fits, else three quarters of the budget up."""
+        for spot in self._spots:
+            if spot.start <= place:
+                length = _distance(lines, spot.start, place)
+                if length <= most and (length >= most // 2 or spot.start == (0, 0)):
+                    return spot.start
         return _up(lines, place, most, most * 3 // 4)
 
 

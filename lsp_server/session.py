@@ -54,7 +54,7 @@ class Session:
         other = copy.copy(self)
         other.document = self.document.copy()
         other.tree = self.tree.fork(other.document)
-        other.anchor = copy.copy(self.anchor)
+        other.anchor = self.anchor.copy()
         other.waiting = other.generation = other.ahead = other.looking_ahead = other._parsing = None
         other.suggestions, other.watch = Suggestions(), None
         return other

@@ -99,6 +99,23 @@ def test_a_cursor_that_settles_elsewhere_gets_a_new_anchor() -> None:
     assert new.prefix != old.prefix
 
 
+def test_whoever_looks_elsewhere_and_comes_back_finds_the_same_hole() -> None:
+    lines = [f"x{i} = {i}" for i in range(200)]
+    typist = Typist("\n".join(lines), 120, 4)
+    budget = Budget(prefix=400, suffix=200, typed=40)
+    typist.cut(budget)
+    typist.type("0")
+    before = typist.cut(budget)
+    for line in (20, 180, 60):
+        typist.cursor = Position(line, 2)
+        typist.cut(budget)
+    typist.cursor = before.cursor
+    assert typist.cut(budget) == before
+    copied = typist.anchor.copy()
+    typist.replace(Position(0, 0), Position(0, 0), "\n")
+    assert copied.place != typist.anchor.place, "a copy stays where it was"
+
+
 def test_psm_puts_the_hole_at_the_cursor() -> None:
     typist = Typist(CODE, 7, 8)
     typist.anchor = Anchor("psm")
