@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks import gpu_peers, report
 from benchmarks.lite import LITE, grown_tokenizer
 from inference.engine import Engine
+from inference.models.deepseek_v2 import DeepseekV2
 from inference.models.deepseek_v2_config import config
 from inference.models.paged_model import PagedModel
 from inference.models.step_tiles import SIZES
@@ -121,7 +122,9 @@ class Bench:
     def steps(self, pdl: bool | None = None) -> Steps:
         """Kernels over the model's weights and a pool of random latents, rows at the end of one context."""
         pool = torch.randn(self.shape.num_hidden_layers, 2 * CONTEXT, self.shape.latent, device="cuda").bfloat16()
-        return Steps(self.model.weights, pool, 65, 2 * CONTEXT, pdl=pdl)
+        weights = self.model.weights
+        assert isinstance(weights, DeepseekV2)
+        return Steps(weights, pool, 65, 2 * CONTEXT, pdl=pdl)
 
     def fill(self, steps: Steps, rows: int) -> None:
         """The inputs of a step whose tokens are random."""

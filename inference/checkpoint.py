@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -54,14 +54,20 @@ def quantise(weight: Tensor) -> Int8:
     return Int8(work.div_(scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale)
 
 
-def takes_int8(name: str, shape: tuple[int, ...]) -> bool:
+def takes_int8(name: str, shape: tuple[int, ...], *, tied: bool = False) -> bool:
     """Whether a matrix is quantised on demand: those that are read whole at every token.
 
-    Not the embedding: one row of it is read, so nothing is gained. Not the router, where a small error picks another
-    expert. Not `kv_b_proj`: absorbed into queries and outputs it is multiplied along both of its sides.
+    Not the embedding, unless it is the head too (`tied`): one row of it is read, so nothing is gained. Not the router,
+    where a small error picks another expert. Not `kv_b_proj`: absorbed into queries and outputs it is multiplied along
+    both of its sides.
     """
-    kept = ("model.embed_tokens.weight", "mlp.gate.weight", "kv_b_proj.weight")
+    kept = ("mlp.gate.weight", "kv_b_proj.weight", *(() if tied else ("model.embed_tokens.weight",)))
     return len(shape) == 2 and name.endswith(".weight") and not name.endswith(kept)
+
+
+def is_tied(names: Container[str]) -> bool:
+    """Whether a model with tensors of these names has its embedding for a head."""
+    return "lm_head.weight" not in names
 
 
 class Source(Protocol):
@@ -155,7 +161,7 @@ class Checkpoint:
         if stored.dtype == "I8":
             return self.tensor(name) if self._dequantise else self._stored_int8(name)
         weight = self._floats(name)
-        if not (self._int8 and takes_int8(name, stored.shape)):
+        if not (self._int8 and takes_int8(name, stored.shape, tied=is_tied(self.stored))):
             return weight.to(self._dtype)
         return quantised(weight, name, stored.file)
 

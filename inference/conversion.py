@@ -22,13 +22,14 @@ from inference.checkpoint import (
     Stored,
     Unreadable,
     contents,
+    is_tied,
     open_file,
     quantised,
     takes_int8,
     weight_files,
 )
 
-FORM = 1
+FORM = 2
 """Raised when what is written changes, so that older copies are made anew."""
 WEIGHTS = "model.safetensors"
 COMPANIONS = (
@@ -73,7 +74,7 @@ def converted(folder: Path, cache: Path, progress: Callable[[float], None] = lam
 
     files = weight_files(folder)
     stored = {name: tensor for file in files for name, tensor in contents(file).items()}
-    if not any(_quantises(name, tensor) for name, tensor in stored.items()):
+    if not _quantised_names(stored):
         return folder
     source, state = _identity(folder, files)
     target = cache / f"{source}-{state}"
@@ -115,8 +116,9 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _quantises(name: str, tensor: Stored) -> bool:
-    return tensor.dtype in FLOATS and takes_int8(name, tensor.shape)
+def _quantised_names(stored: Mapping[str, Stored]) -> set[str]:
+    tied = is_tied(stored)
+    return {name for name, t in stored.items() if t.dtype in FLOATS and takes_int8(name, t.shape, tied=tied)}
 
 
 def _write(folder: Path, stored: Mapping[str, Stored], partial: Path, progress: Callable[[float], None]) -> None:
@@ -152,8 +154,9 @@ def _write(folder: Path, stored: Mapping[str, Stored], partial: Path, progress: 
 def _plan(stored: Mapping[str, Stored]) -> dict[str, Part]:
     """What is written, each type aligned to its size: the wider ones first."""
     forms: dict[str, tuple[str, tuple[int, ...]]] = {}
+    quantises = _quantised_names(stored)
     for name, tensor in stored.items():
-        if _quantises(name, tensor):
+        if name in quantises:
             forms[name] = ("I8", tensor.shape)
             forms[f"{name}_scale"] = ("F32", (tensor.shape[0], 1))
         else:
@@ -180,12 +183,13 @@ def _tensors(stored: Mapping[str, Stored]) -> Iterator[tuple[str, Tensor]]:
     """What is written, one by one, in the source's order."""
     opened: Any = None
     of, read = Path(), 0
+    quantises = _quantised_names(stored)
     for name, tensor in stored.items():
         if tensor.file != of or read > MAPPED:
             opened, of, read = open_file(tensor.file, "cpu"), tensor.file, 0
         read += tensor.bytes
         weight = cast(Tensor, opened.get_tensor(name))
-        if not _quantises(name, tensor):
+        if name not in quantises:
             yield name, weight
             continue
         made = quantised(weight, name, tensor.file)

@@ -52,6 +52,8 @@ class Family:
     anchor: Anchor = "line above"
     requires: tuple[str, ...] = ()
     """Further control tokens by which its tokenizer is told from another family's."""
+    architectures: tuple[str, ...] = ()
+    """`model_type` in the models' `config.json`."""
     named: str = ""
     """A regular expression in the model's name, where tokens alone don't tell."""
     source: str = ""
@@ -88,6 +90,7 @@ DEEPSEEK = Family(
     eos="<｜end▁of▁sentence｜>",
     stops=("<|EOT|>",),
     file="#{path}\n",
+    architectures=("llama", "deepseek_v2"),
     source="github.com/deepseek-ai/DeepSeek-Coder and DeepSeek-Coder-V2, README, Code Insertion; V1's Repository Level",
 )
 QWEN = Family(
@@ -102,6 +105,7 @@ QWEN = Family(
     file="<|file_sep|>{path}\n",
     anchor="line start",  # its tokens join `:` and the line break, and line breaks
     requires=("<|repo_name|>", "<|file_sep|>"),
+    architectures=("qwen2", "qwen3_moe"),
     source="github.com/QwenLM/Qwen3-Coder, examples/Qwen2.5-Coder.md, -fim.py (eos_token_ids) and -repolevel-fim.py",
 )
 CODEGEMMA = Family(
@@ -115,6 +119,7 @@ CODEGEMMA = Family(
     stops=("<|file_separator|>", "<start_of_turn>", "<end_of_turn>"),
     file="<|file_separator|>",  # its card shows no path
     anchor="line start",  # a run of line breaks is one token
+    architectures=("gemma",),
     source="ai.google.dev/gemma/docs/codegemma/prompt-structure; huggingface.co/blog/codegemma",
 )
 GRANITE4 = Family(
@@ -126,6 +131,7 @@ GRANITE4 = Family(
     eos="<|end_of_text|>",
     stops=("<|fim_pad|>", "<|filename|>", "<|reponame|>", "<|start_of_role|>"),
     anchor="line start",  # cl100k's splitting, as Qwen's
+    architectures=("granitemoehybrid",),
     source="ibm.com/granite/docs/use-cases/prompt-engineering (FIM); granite-4.0-micro, tokenizer_config.json",
 )
 GRANITE = Family(
@@ -136,6 +142,7 @@ GRANITE = Family(
     middle="<fim_middle>",
     eos="<|end_of_text|>",
     stops=("<fim_pad>", "<filename>", "<reponame>", "<|start_of_role|>"),
+    architectures=("granite", "granitemoe"),
     source="ibm-granite/granite-3.3-8b-base, model card and tokenizer_config.json",
 )
 MELLUM = Family(
@@ -150,6 +157,7 @@ MELLUM = Family(
     file="<filename>{path}\n",
     anchor="cursor",
     named=r"(?i)mellum",  # StarCoder's tokens in another order
+    architectures=("llama",),
     source="huggingface.co/JetBrains/Mellum-4b-base, model card: FIM, and FIM with additional files",
 )
 STARCODER2 = Family(
@@ -163,6 +171,7 @@ STARCODER2 = Family(
     repository="<repo_name>{name}",
     file="<file_sep>{path}\n",
     requires=("<file_sep>", "<repo_name>"),
+    architectures=("starcoder2",),
     source="arXiv 2402.19173, section 5 (repository-context FIM)",
 )
 STARCODER = Family(
@@ -175,6 +184,7 @@ STARCODER = Family(
     stops=("<fim_pad>", "<filename>", "<reponame>", "<gh_stars>"),
     repository="<reponame>{name}",
     file="<filename>{path}\n",
+    architectures=("gpt_bigcode", "llama", "stablelm"),
     source="huggingface.co/bigcode/starcoder and smallcloudai/Refact-1_6B-fim, model cards; arXiv 2305.06161, 5.1",
 )
 SANTACODER = Family(
@@ -185,6 +195,7 @@ SANTACODER = Family(
     middle="<fim-middle>",
     eos="<|endoftext|>",
     stops=("<fim-pad>",),
+    architectures=("gpt_bigcode",),
     source="huggingface.co/bigcode/santacoder, model card: hyphens where StarCoder has low lines",
 )
 CODELLAMA = Family(
@@ -196,6 +207,7 @@ CODELLAMA = Family(
     middle="▁<MID>",
     eos="▁<EOT>",
     stops=("</s>",),
+    architectures=("llama",),
     source="github.com/meta-llama/codellama, llama/generation.py: infilling_prompt_tokens, and tokenizer.py",
 )
 CODESTRAL = Family(
@@ -209,6 +221,7 @@ CODESTRAL = Family(
     eos="</s>",
     stops=("[MIDDLE]",),
     anchor="cursor",
+    architectures=("mistral",),
     source="github.com/mistralai/mistral-common, tokens/tokenizers/instruct.py: encode_fim",
 )
 FAMILIES = (

@@ -1,11 +1,11 @@
-"""What a DeepSeek-V2 model takes of a device's memory, before anything is loaded."""
+"""What a model of the native engine takes of a device's memory, before anything is loaded."""
 
 from __future__ import annotations
 
 import math
 import re
 
-from inference.models.deepseek_v2_config import Config
+from inference.models.shapes import Shape
 
 GIB = 2**30
 SMALLEST_CACHE = 8192
@@ -18,30 +18,29 @@ class DoesNotFit(Exception):
     """A model is too large for the device; the message has the figures and what to change."""
 
 
-def weight_bytes(config: Config, dtype: str) -> int:
+def weight_bytes(config: Shape, dtype: str) -> int:
     """Bytes of all weights in `dtype` (float32, bfloat16, float16 or int8) as they are kept on a device."""
-    from inference.checkpoint import takes_int8
+    from inference.checkpoint import is_tied, takes_int8
     from inference.random_weights import shapes
 
     floats = 4 if dtype == "float32" else 2
-    total = 0
-    for name, shape in shapes(config).items():
-        if dtype == "int8" and takes_int8(name, shape):
+    total, wanted = 0, shapes(config)
+    for name, shape in wanted.items():
+        if dtype == "int8" and takes_int8(name, shape, tied=is_tied(wanted)):
             total += math.prod(shape) + 4 * shape[0]
         else:
             total += floats * math.prod(shape)
-    absorbed = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim) * config.kv_lora_rank
-    return total + config.num_hidden_layers * absorbed * floats
+    return total + config.num_hidden_layers * config.made_besides * floats
 
 
-def wanted(config: Config, dtype: str, kind: str) -> int:
+def wanted(config: Shape, dtype: str, kind: str) -> int:
     """Bytes that loading a model on a device of this kind (cpu, cuda) takes at least, a small cache included."""
     floats = 4 if dtype == "float32" or (dtype == "int8" and kind == "cpu") else 2
-    cache = SMALLEST_CACHE * config.num_hidden_layers * config.latent * floats
+    cache = SMALLEST_CACHE * config.num_hidden_layers * config.kv * floats
     return int(weight_bytes(config, dtype) + cache + WORKSPACE.get(kind, GIB))
 
 
-def check(config: Config, dtype: str, device: str) -> None:
+def check(config: Shape, dtype: str, device: str) -> None:
     """Raises `DoesNotFit` if a CUDA device has too little memory free."""
     import torch
 
@@ -53,7 +52,7 @@ def check(config: Config, dtype: str, device: str) -> None:
         raise DoesNotFit(message(config, dtype, device, needed, free, total))
 
 
-def message(config: Config, dtype: str, device: str, needed: int, free: int, total: int) -> str:
+def message(config: Shape, dtype: str, device: str, needed: int, free: int, total: int) -> str:
     """What is missing, and what would help."""
     smaller = wanted(config, "int8", "cuda")
     advice: list[str] = []

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.checkpoint import Int8, Unreadable, quantise, takes_int8
+from inference.checkpoint import Int8, Unreadable, is_tied, quantise, takes_int8
+from inference.models import llama_config
 
 
 class RandomWeights:
@@ -18,7 +19,7 @@ class RandomWeights:
     """
 
     def __init__(self, config: Any, device: str, dtype: torch.dtype, *, int8: bool = False, seed: int = 0):
-        """`config`: attributes as in DeepSeek-V2's `config.json`."""
+        """`config`: see `shapes`."""
         self._shapes, self._device, self._dtype, self._int8, self._seed = shapes(config), device, dtype, int8, seed
         self._generator = torch.Generator(device)
 
@@ -44,7 +45,8 @@ class RandomWeights:
     def matrix(self, name: str) -> Tensor | Int8:
         """See `Source`."""
         made = self.tensor(name)
-        return quantise(made) if self._int8 and takes_int8(name, self.shape(name)) else made
+        tied = is_tied(self._shapes)
+        return quantise(made) if self._int8 and takes_int8(name, self.shape(name), tied=tied) else made
 
     def into(self, name: str, target: Tensor) -> None:
         """See `Source`."""
@@ -52,10 +54,12 @@ class RandomWeights:
 
 
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a DeepSeek-V2 model by its published name.
+    """Every tensor of a model by its published name.
 
-    `config`: attributes as in its `config.json`; linear layers have shape [out, in].
+    `config`: a `LlamaConfig`, or attributes as in DeepSeek-V2's `config.json`; linear layers have shape [out, in].
     """
+    if isinstance(config, llama_config.LlamaConfig):
+        return llama_config.shapes(config)
     c, hidden = config, int(config.hidden_size)
     experts, shared = int(c.n_routed_experts or 0), int(c.n_shared_experts or 0)
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (c.vocab_size, hidden)}

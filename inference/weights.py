@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from inference.checkpoint import Source
     from inference.models import Model
-    from inference.models.deepseek_v2_config import Config
     from inference.models.paged_model import PagedModel
+    from inference.models.shapes import Shape
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +68,14 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     import torch
 
     from inference import memory
-    from inference.models.deepseek_v2_config import Unsupported, config
+    from inference.models.rope import Unsupported
+    from inference.models.shapes import shape_of
 
     place = _device(device)
     kind = _dtype(dtype, place, name)
     fields = cast(dict[str, Any], json.loads((folder / "config.json").read_text("utf-8")))
     try:
-        shape = config(fields)
+        shape = shape_of(fields)
     except Unsupported as reason:
         log.info("through the transformers library: %s", reason)
         model = _through_transformers(folder, place, kind, progress)
@@ -97,22 +98,29 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     return Loaded(model, tokens, markers, why)
 
 
-def native(shape: Config, source: Source, device: str, kind: torch.dtype, window: int) -> PagedModel:
-    """DeepSeek-V2 in this project's own engine. `kind`: int8 or the floats that the source gives."""
+def native(shape: Shape, source: Source, device: str, kind: torch.dtype, window: int) -> PagedModel:
+    """A model in this project's own engine. `kind`: int8 or the floats that the source gives."""
     import torch
 
+    from inference.memory import SMALLEST_CACHE
     from inference.models.deepseek_v2 import DeepseekV2
+    from inference.models.llama import Llama
+    from inference.models.llama_config import LlamaConfig
     from inference.models.paged_model import PagedModel
 
     floats = _computes_in(kind, device)
-    model = DeepseekV2(shape, source, device, window)
+    if isinstance(shape, LlamaConfig):
+        model = Llama(shape, source, device, window)
+    else:
+        model = DeepseekV2(shape, source, device, window)
     free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 2**62
     room = min(CACHE_BYTES.get(device.partition(":")[0], 2**30), int(free * (1 - SPARED)))
-    slots = max(1024, room // (shape.num_hidden_layers * shape.latent * floats.itemsize))
+    least = SMALLEST_CACHE if device == "cpu" else 1024  # pages that nobody writes to cost nothing
+    slots = max(least, room // (shape.num_hidden_layers * shape.kv * floats.itemsize))
     return PagedModel(model, window, slots, floats, str(kind).removeprefix("torch."))
 
 
-def _source(folder: Path, shape: Config, device: str, kind: torch.dtype, progress: Progress) -> Source:
+def _source(folder: Path, shape: Shape, device: str, kind: torch.dtype, progress: Progress) -> Source:
     """The folder's tensors; a float checkpoint wanted as int8 is converted once and kept, if the disk has room.
 
     Raises `Unreadable` before anything is read if one is missing or of another shape.
@@ -174,7 +182,10 @@ def _through_transformers(folder: Path, device: str, dtype: torch.dtype, progres
     import torch
 
     if dtype == torch.int8:
-        raise ValueError("dtype int8 is for DeepSeek-V2 models; use auto, float32, bfloat16 or float16 with this one")
+        raise ValueError(
+            "dtype int8 is for DeepSeek-V2, Llama, Qwen2 and Mistral models; use auto, float32, bfloat16 or float16 "
+            "with this one"
+        )
     progress("importing transformers", 0.35)
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging

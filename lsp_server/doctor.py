@@ -53,9 +53,10 @@ try:
     out["vocabulary"] = len(tokens.vocabulary)
     out["markers"] = str(tokens.markers(sys.argv[1]))
     from inference import memory
-    from inference.models.deepseek_v2_config import Unsupported, config
+    from inference.models.rope import Unsupported
+    from inference.models.shapes import shape_of
     try:
-        shape = config(json.loads((folder / "config.json").read_text("utf-8")))
+        shape = shape_of(json.loads((folder / "config.json").read_text("utf-8")))
         out["needs"] = {dtype: memory.wanted(shape, dtype, "cuda") for dtype in ("bfloat16", "int8")}
     except Unsupported:
         pass

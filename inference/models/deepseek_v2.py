@@ -5,18 +5,20 @@ Shapes in comments: n rows, t tokens of a sequence, h heads, c kv_lora_rank, r r
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import attrs
 import torch
 from torch import Tensor
 
 from inference.checkpoint import Int8, Source
-from inference.models.attention import absorbed, expanded, gated, inward_parts, rms_norm
+from inference.models.attention import absorbed, expanded, inward_parts, rms_norm
 from inference.models.deepseek_v2_config import Config
+from inference.models.feed_forward import FeedForward, feed_forward
 from inference.models.few_rows import FewRows, LayerOfFew
-from inference.models.matrices import BLOCK, PACKED_ROWS, Int8Cpu, Matrix, buffer, join, matrix, take
+from inference.models.matrices import PACKED_ROWS, Matrix, buffer, embed, few_of, join, matrix, take
 from inference.models.packed_experts import PackedExperts, packed_experts, route
+from inference.models.rows import Group, Rows
 
 EXPANDED_ROWS = {"cpu": 64, "cuda": 171}
 """From so many rows of a sequence, expanding its latents to keys and values costs less than absorbing the expansion
@@ -26,65 +28,6 @@ for DeepSeek-Coder-V2-Lite, and memory traffic besides."""
 
 LATENT_EPS = 1e-6
 """Of the norms of latents, whatever the config says of the others: as in DeepSeek's own code."""
-
-
-class Context(Protocol):
-    """Where the latents of one sequence's tokens stand in the pool, in order."""
-
-    def parts(self, layer: Tensor) -> list[Tensor]:
-        """Of a layer's [slots, c + r], the sequence's rows: a few tensors, views where memory allows."""
-        ...
-
-    def spans(self, pool: Tensor) -> list[Tensor]:
-        """The same of all layers' [layers, slots, c + r]: views, or the numbers of some slots to gather."""
-        ...
-
-
-@attrs.frozen
-class Group:
-    """The rows of one sequence, its newest tokens: `count` rows from row `start` on."""
-
-    start: int
-    count: int
-    outputs: int
-    """Of its rows the last so many are wanted."""
-    context: Context
-
-
-@attrs.frozen
-class Rows:
-    """What one forward computes, on the model's device."""
-
-    ids: Tensor  # int64 [n]
-    positions: Tensor  # int64 [n]
-    slots: Tensor  # int64 [n]
-    groups: list[Group]
-    outputs: Tensor  # int64: the rows whose logits are wanted, of each group the last few
-
-    def last_only(self) -> list[Group]:
-        """The groups reduced to their outputs, one behind the other."""
-        groups: list[Group] = []
-        for group in self.groups:
-            start = groups[-1].start + groups[-1].count if groups else 0
-            groups.append(attrs.evolve(group, start=start, count=group.outputs))
-        return groups
-
-
-@attrs.frozen
-class FeedForward:
-    """down(silu(gate(x)) * up(x))."""
-
-    gate_up: Matrix
-    down: Matrix
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        if not x.is_cpu or rows <= BLOCK:
-            return self.down(gated(self.gate_up(x)))
-        out = torch.empty_like(x)
-        for at in range(0, rows, BLOCK):
-            out[at : at + BLOCK] = self.down(gated(self.gate_up(x[at : at + BLOCK])))
-        return out
 
 
 @attrs.frozen
@@ -177,10 +120,7 @@ class DeepseekV2:
         )
 
     def _dense(self, name: str) -> FeedForward:
-        parts = [self._source.matrix(f"{name}{part}_proj.weight") for part in ("gate", "up")]
-        return FeedForward(
-            matrix(join(parts), self._kind), matrix(self._source.matrix(name + "down_proj.weight"), self._kind)
-        )
+        return feed_forward(self._source, name, self._kind)
 
     def _experts(self, name: str) -> Experts | PackedExperts:
         c = self.config
@@ -195,13 +135,12 @@ class DeepseekV2:
 
     def _for_few_rows(self) -> FewRows | None:
         """The layers as one call, where all are dense and int8 on a CPU."""
-        c, built = self.config, list[LayerOfFew]()
+        c, built = self.config, list[torch.nn.Module]()
         for layer in self.layers:
             if layer.query is not None or not isinstance(layer.feed, FeedForward):
                 return None
-            matrices = (layer.down, layer.output, layer.feed.gate_up, layer.feed.down)
-            few: list[torch.nn.Module] = [m.few for m in matrices if isinstance(m, Int8Cpu) and m.few is not None]
-            if len(few) < len(matrices):
+            few = few_of([layer.down, layer.output, layer.feed.gate_up, layer.feed.down])
+            if few is None:
                 return None
             built.append(
                 LayerOfFew(
@@ -219,7 +158,7 @@ class DeepseekV2:
     def forward(self, pool: Tensor, rows: Rows) -> Tensor:
         """Logits, float32 [outputs, vocab]. Writes the rows' latents into `pool` [layers, slots, c + r]."""
         eps = self.config.rms_norm_eps
-        x = self._embed(rows.ids)
+        x = embed(self._embedding, rows.ids, self.dtype)
         rotations = self.rotations[rows.positions][:, None]  # [n, 1, r / 2]
         if self._few is not None and len(x) <= PACKED_ROWS:
             groups, n = rows.groups, len(x)
@@ -252,12 +191,6 @@ class DeepseekV2:
         """Values that a row enters attention with: queries (or their latent), the key's rotated part, the latent."""
         c = self.config
         return (c.q_lora_rank or c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)) + c.latent
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        table = self._embedding
-        if isinstance(table, Int8):
-            return (table.values[ids].float() * table.scale[ids, None]).to(self.dtype)
-        return table[ids]
 
     def _attention(
         self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, wanted: list[Group] | None

@@ -1,40 +1,14 @@
-"""DeepSeek-V2's shape, read from its `config.json`, and its rotary frequencies (YaRN included)."""
+"""DeepSeek-V2's shape, read from its `config.json`, rotary embeddings included."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 import attrs
-import torch
 from torch import Tensor
 
-
-class Unsupported(Exception):
-    """A configuration that the native engine does not compute; the transformers library may."""
-
-
-@attrs.frozen
-class Yarn:
-    """Rotary embeddings stretched to longer contexts (Peng et al. 2023, arXiv 2309.00071)."""
-
-    factor: float
-    original: int
-    """Positions before the stretch."""
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float = 0.0
-    mscale_all_dim: float = 0.0
-    attention_factor: float | None = None
-    truncate: bool = True
-
-    def magnitude(self) -> float:
-        """What rotated queries and keys are multiplied with."""
-        if self.attention_factor is not None:
-            return self.attention_factor
-        if self.mscale and self.mscale_all_dim:
-            return _mscale(self.factor, self.mscale) / _mscale(self.factor, self.mscale_all_dim)
-        return _mscale(self.factor, 1.0)
+from inference.models import rope
+from inference.models.rope import Unsupported, Yarn, mscale_of
 
 
 @attrs.frozen
@@ -82,29 +56,22 @@ class Config:
         """Of attention scores; YaRN's mscale_all_dim enters squared, as in DeepSeek's own code."""
         scale = (self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5
         if self.yarn and self.yarn.mscale_all_dim:
-            scale *= _mscale(self.yarn.factor, self.yarn.mscale_all_dim) ** 2
+            scale *= mscale_of(self.yarn.factor, self.yarn.mscale_all_dim) ** 2
         return scale
 
+    @property
+    def kv(self) -> int:
+        """Values that a token takes of the pool in one layer."""
+        return self.latent
+
+    @property
+    def made_besides(self) -> int:
+        """Values of a layer that are kept besides the published tensors: W_UK and W_UV, to be absorbed."""
+        return self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim) * self.kv_lora_rank
+
     def frequencies(self) -> tuple[Tensor, float]:
-        """Radians a position of each rotated pair, float32 [rope / 2], and the magnitude of the rotation."""
-        size = self.qk_rope_head_dim
-        powers = self.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float) / size)
-        if self.yarn is None:
-            return 1.0 / powers, 1.0
-        yarn = self.yarn
-
-        def pair(rotations: float) -> float:
-            """The pair that turns so many times over the original positions."""
-            turns = yarn.original / (rotations * 2 * math.pi)
-            return size * math.log(turns) / (2 * math.log(self.rope_theta))
-
-        low, high = pair(yarn.beta_fast), pair(yarn.beta_slow)
-        if yarn.truncate:
-            low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, size - 1)
-        ramp = (torch.arange(size // 2, dtype=torch.float32) - low) / ((high - low) or 0.001)
-        kept = 1 - ramp.clamp(0, 1)
-        return (1.0 / (yarn.factor * powers)) * (1 - kept) + (1.0 / powers) * kept, yarn.magnitude()
+        """See `rope.frequencies`."""
+        return rope.frequencies(self.qk_rope_head_dim, self.rope_theta, self.yarn)
 
 
 def config(fields: dict[str, Any]) -> Config:
@@ -131,30 +98,10 @@ def config(fields: dict[str, Any]) -> Config:
     heads = fields.get("num_key_value_heads")
     if heads not in (None, made.num_attention_heads):
         raise Unsupported(f"num_key_value_heads = {heads!r}")
-    # transformers 5 writes rope_parameters, everybody else rope_theta and rope_scaling.
-    rope = cast(dict[str, Any], fields.get("rope_parameters") or fields.get("rope_scaling") or {})
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ("default", "yarn"):
-        raise Unsupported(f"rotary embeddings of type {kind!r}")
-    made = attrs.evolve(made, rope_theta=float(rope.get("rope_theta") or made.rope_theta))
+    theta, stretch = rope.read(fields, made.max_position_embeddings)
+    if stretch is not None and not isinstance(stretch, Yarn):
+        raise Unsupported(f"rotary embeddings of type {type(stretch).__name__.lower()!r}")
+    made = attrs.evolve(made, rope_theta=theta or made.rope_theta, yarn=stretch)
     if made.num_hidden_layers > made.first_k_dense_replace and made.n_routed_experts and not made.num_experts_per_tok:
         raise Unsupported("experts without num_experts_per_tok")
-    return attrs.evolve(made, yarn=_yarn(rope, made.max_position_embeddings)) if kind == "yarn" else made
-
-
-def _yarn(rope: dict[str, Any], positions: int) -> Yarn:
-    original = int(rope.get("original_max_position_embeddings") or positions)
-    return Yarn(
-        factor=float(rope.get("factor") or positions / original),
-        original=original,
-        beta_fast=float(rope.get("beta_fast") or 32),
-        beta_slow=float(rope.get("beta_slow") or 1),
-        mscale=float(rope.get("mscale") or 0),
-        mscale_all_dim=float(rope.get("mscale_all_dim") or 0),
-        attention_factor=rope.get("attention_factor"),
-        truncate=bool(rope.get("truncate", True)),
-    )
-
-
-def _mscale(factor: float, mscale: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+    return made

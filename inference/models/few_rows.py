@@ -64,7 +64,7 @@ class LayerOfFew(torch.nn.Module):
 
 
 class _Layers(torch.nn.Module):
-    def __init__(self, layers: list[LayerOfFew]):
+    def __init__(self, layers: list[torch.nn.Module]):
         super().__init__()
         self.layers = torch.nn.ModuleList(layers)
 
@@ -86,7 +86,8 @@ class _Layers(torch.nn.Module):
 class FewRows:
     """The layers of a model whose matrices all have the kernel for few rows."""
 
-    def __init__(self, layers: list[LayerOfFew]):
+    def __init__(self, layers: list[torch.nn.Module]):
+        """`layers`: with the `forward` of `LayerOfFew`."""
         self._run = scripted_module(_Layers(layers))
 
     def __call__(
@@ -101,7 +102,7 @@ class FewRows:
     ) -> Tensor:
         """Rows [n, hidden] of a few sequences through all layers, their latents into the pool.
 
-        `counts`: rows of each sequence; `spans`: where its latents stand, each a view [layers, t, c + r] of the pool
+        `counts`: rows of each sequence; `spans`: where its latents stand, each a view [layers, t, values] of the pool
         or the numbers of t slots, int64; `buffers`: for matrices over hidden, heads' outputs and the gated.
         """
         return self._run(x, rotations, pool, slots, counts, spans, buffers)

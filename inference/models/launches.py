@@ -13,7 +13,8 @@ from torch import Tensor
 from triton import language  # pyright: ignore[reportMissingTypeStubs]
 
 from inference import kernels
-from inference.models.deepseek_v2 import DeepseekV2, FeedForward, Layer
+from inference.models.deepseek_v2 import DeepseekV2, Layer
+from inference.models.feed_forward import FeedForward
 from inference.models.matrices import Floating, Int8Weights, Matrix
 from inference.models.packed_experts import PackedExperts
 from inference.models.sizes import power_of_two, tiles

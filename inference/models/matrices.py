@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.checkpoint import Int8
+from inference.checkpoint import Int8, Source
 from inference.models.scripted import scripted_module
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ their memory goes back to the system and is mapped anew at every product, which 
 
 
 class Matrix(Protocol):
-    """A linear map without bias."""
+    """A linear map."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in] → [rows, out]; a row's result does not depend on the others, to float rounding."""
@@ -85,6 +85,18 @@ class Int8Cpu:
         for at in range(0, rows, BLOCK):
             out[at : at + BLOCK] = self._many(x[at : at + BLOCK])
         return out
+
+
+class Biased:
+    """A matrix and what is added to its outputs."""
+
+    def __init__(self, matrix: Matrix, bias: Tensor):
+        """`bias`: [out]."""
+        self.matrix, self.bias = matrix, bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Matrix`."""
+        return self.matrix(x).add_(self.bias)
 
 
 class _OneDnn(torch.nn.Module):
@@ -160,6 +172,27 @@ def matrix(stored: Tensor | Int8, device: str) -> Matrix:
         log.warning("this processor's integer products overflow: int8 weights are multiplied as floats, and slower")
         return Floating(stored.dequantised(torch.float32))
     return Int8Cpu(stored)
+
+
+def biased(made: Matrix, source: Source, names: list[str]) -> Matrix:
+    """`made` with the biases of these names, one behind the other; as it is if the source has none of them."""
+    if not any(source.has(name) for name in names):
+        return made
+    return Biased(made, torch.cat([source.tensor(name) for name in names]))
+
+
+def few_of(matrices: list[Matrix]) -> list[torch.nn.Module] | None:
+    """Their kernels for few rows on a CPU, without biases; None unless all have one."""
+    plain = [m.matrix if isinstance(m, Biased) else m for m in matrices]
+    few: list[torch.nn.Module] = [m.few for m in plain if isinstance(m, Int8Cpu) and m.few is not None]
+    return few if len(few) == len(matrices) else None
+
+
+def embed(table: Tensor | Int8, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows of a table [vocab, hidden]."""
+    if isinstance(table, Int8):
+        return (table.values[ids].float() * table.scale[ids, None]).to(dtype)
+    return table[ids]
 
 
 def join(parts: list[Tensor | Int8]) -> Tensor | Int8:

@@ -1,4 +1,4 @@
-"""A `Model` over one pool of latent KV, one slot a token, with the radix tree of `prefix_cache` on top."""
+"""A `Model` over one pool of keys and values, one slot a token, with the radix tree of `prefix_cache` on top."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from inference.models import Best
-from inference.models.deepseek_v2 import DeepseekV2, Group, Rows
+from inference.models.deepseek_v2 import DeepseekV2
+from inference.models.llama import Llama
+from inference.models.rows import Group, Rows
 from inference.models.slots import Slots
 from inference.prefix_cache import Lease, OutOfSlots, PrefixCache
 from inference.threads import Threads
@@ -51,8 +53,8 @@ class PagedSequence:
 class PagedModel:
     """See `inference.models.Model`."""
 
-    def __init__(self, model: DeepseekV2, window: int, slots: int, dtype: torch.dtype, form: str):
-        """`slots`: tokens that the pool holds; `dtype`: of the latents; `form`: of the weights, in words."""
+    def __init__(self, model: DeepseekV2 | Llama, window: int, slots: int, dtype: torch.dtype, form: str):
+        """`slots`: tokens that the pool holds; `dtype`: of what is kept there; `form`: of the weights, in words."""
         self._model = model
         self.window, self.device, self.dtype = min(window, slots), model.device, form
         # A chunk is what a cancellation waits for; each expands the latents before it anew.
@@ -61,16 +63,16 @@ class PagedModel:
         self.cache = PrefixCache(slots)
         c = model.config
         # Untouched pages cost no memory: slots are given out from the bottom. The last is nobody's.
-        self._pool = torch.empty(c.num_hidden_layers, slots + 1, c.latent, dtype=dtype, device=model.device)
+        self._pool = torch.empty(c.num_hidden_layers, slots + 1, c.kv, dtype=dtype, device=model.device)
         self._graphs: Graphs | None = None
-        self._prompts: Prompts | DeepseekV2 = model
+        self._prompts: Prompts | DeepseekV2 | Llama = model
         self.costs: list[float] = []
         self.best: Best | None = None
         self._threads = Threads() if model.device == "cpu" else None
 
     def prepare(self, progress: Callable[[float], None]) -> None:
         """Has steps of few tokens run as graphs, where there are kernels for this model."""
-        if self.device.partition(":")[0] != "cuda":
+        if self.device.partition(":")[0] != "cuda" or not isinstance(self._model, DeepseekV2):
             return
         from inference.models.graphs import Graphs
         from inference.models.prompts import Prompts
@@ -84,7 +86,7 @@ class PagedModel:
             self._graphs, self.costs, self._prompts = graphs, graphs.costs, prompts
 
     @property
-    def weights(self) -> DeepseekV2:
+    def weights(self) -> DeepseekV2 | Llama:
         """The model itself."""
         return self._model
 

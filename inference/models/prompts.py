@@ -15,9 +15,11 @@ from torch.nn import functional
 
 from inference import kernels
 from inference.models.attention import absorbed
-from inference.models.deepseek_v2 import EXPANDED_ROWS, LATENT_EPS, DeepseekV2, FeedForward, Group, Layer, Rows
+from inference.models.deepseek_v2 import EXPANDED_ROWS, LATENT_EPS, DeepseekV2, Layer
+from inference.models.feed_forward import FeedForward
 from inference.models.matrices import Floating, Matrix
 from inference.models.packed_experts import PackedExperts, route
+from inference.models.rows import Group, Rows
 from inference.models.sizes import power_of_two, tiles
 from inference.models.step_tiles import LOG2E
 

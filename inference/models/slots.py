@@ -10,7 +10,7 @@ LONG = 64
 
 
 class Slots:
-    """Slot of each token in order; a `deepseek_v2.Context`."""
+    """Slot of each token in order; a `rows.Context`."""
 
     def __init__(self, slots: list[int], device: str):
         self._device = device
@@ -59,13 +59,13 @@ class Slots:
         return dropped
 
     def parts(self, layer: Tensor) -> list[Tensor]:
-        """See `deepseek_v2.Context`."""
+        """See `rows.Context`."""
         if self._parts is None:
             self._parts = self._divided()
         return [layer[part] if isinstance(part, slice) else layer.index_select(0, part) for part in self._parts]
 
     def spans(self, pool: Tensor) -> list[Tensor]:
-        """See `deepseek_v2.Context`."""
+        """See `rows.Context`."""
         if self._parts is None:
             self._parts = self._divided()
         return [pool[:, part] if isinstance(part, slice) else part for part in self._parts]

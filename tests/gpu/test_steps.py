@@ -17,9 +17,10 @@ from torch import Tensor
 from benchmarks.lite import LITE, grown_tokenizer
 from inference import memory
 from inference.engine import Engine
-from inference.models.deepseek_v2 import DeepseekV2, Group, Rows
+from inference.models.deepseek_v2 import DeepseekV2
 from inference.models.deepseek_v2_config import config
 from inference.models.paged_model import PagedModel
+from inference.models.rows import Group, Rows
 from inference.models.slots import Slots
 from inference.random_weights import RandomWeights
 from inference.tokens import Tokens

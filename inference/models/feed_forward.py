@@ -1,0 +1,37 @@
+"""The gated feed-forward network of a dense layer, or of one expert."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from inference.checkpoint import Source
+from inference.models.attention import gated
+from inference.models.matrices import BLOCK, Matrix, biased, join, matrix
+
+
+@attrs.frozen
+class FeedForward:
+    """down(silu(gate(x)) * up(x))."""
+
+    gate_up: Matrix
+    down: Matrix
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = len(x)
+        if not x.is_cpu or rows <= BLOCK:
+            return self.down(gated(self.gate_up(x)))
+        out = torch.empty_like(x)
+        for at in range(0, rows, BLOCK):
+            out[at : at + BLOCK] = self.down(gated(self.gate_up(x[at : at + BLOCK])))
+        return out
+
+
+def feed_forward(source: Source, name: str, device: str) -> FeedForward:
+    """Reads `name` + gate_proj, up_proj and down_proj, with biases if there are any. `device`: its kind."""
+    parts = [source.matrix(f"{name}{part}_proj.weight") for part in ("gate", "up")]
+    return FeedForward(
+        biased(matrix(join(parts), device), source, [f"{name}gate_proj.bias", f"{name}up_proj.bias"]),
+        biased(matrix(source.matrix(name + "down_proj.weight"), device), source, [name + "down_proj.bias"]),
+    )

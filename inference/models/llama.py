@@ -1,0 +1,154 @@
+"""Llama (arXiv 2302.13971, 2307.09288), Qwen2 and Mistral over a pool of keys and values: rows of several sequences.
+
+Shapes in comments: n rows, h heads of d values in k groups.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from inference.checkpoint import Int8, Source
+from inference.models.attention import inward_parts, rms_norm
+from inference.models.feed_forward import FeedForward, feed_forward
+from inference.models.few_rows import FewRows
+from inference.models.grouped_attention import few_rows, many_rows
+from inference.models.llama_config import LlamaConfig
+from inference.models.llama_few_rows import LlamaLayerOfFew
+from inference.models.matrices import PACKED_ROWS, Biased, Matrix, biased, buffer, embed, few_of, join, matrix, take
+from inference.models.rows import Group, Rows
+
+MANY_ROWS = {"cpu": 24, "cuda": 64}
+"""From so many rows of a sequence the kernels that see blocks of scores at a time are the faster ones."""
+
+
+@attrs.frozen
+class Layer:
+    """One layer's weights. `inward` gives [queries h * d | keys k * d | values k * d], rotated pairs side by side."""
+
+    attention_norm: Tensor
+    inward: Matrix
+    output: Matrix
+    feed_norm: Tensor
+    feed: FeedForward
+
+
+class Llama:
+    """The weights, and the forward. Thread-safe only for one caller at a time."""
+
+    def __init__(self, config: LlamaConfig, source: Source, device: str, window: int):
+        """Reads all weights from `source`. `window`: positions to be used, at most the config's."""
+        self.config, self.device = config, device
+        self._source = source
+        self._embedding = source.matrix("model.embed_tokens.weight")
+        # A tied model whose file has the head all the same: as int8 only that one is (see `takes_int8`).
+        tied = config.tie_word_embeddings and not source.has("lm_head.weight")
+        self.head = matrix(self._embedding if tied else source.matrix("lm_head.weight"), self._kind)
+        self.layers = [self._layer(i) for i in range(config.num_hidden_layers)]
+        self.norm = source.tensor("model.norm.weight")
+        self.dtype = self.norm.dtype
+        self.scale = config.head_dim**-0.5
+        frequencies, magnitude = config.frequencies()
+        angles = torch.arange(window, dtype=torch.float32)[:, None] * frequencies
+        self.rotations = torch.polar(torch.full_like(angles, magnitude), angles).to(device)  # [window, d / 2]
+        self._many_rows = MANY_ROWS.get(self._kind, 64)
+        del self._source
+        self._few = self._for_few_rows()
+
+    @property
+    def _kind(self) -> str:
+        return self.device.partition(":")[0]
+
+    def _layer(self, i: int) -> Layer:
+        c, source = self.config, self._source
+        name = f"model.layers.{i}."
+        return Layer(
+            attention_norm=source.tensor(name + "input_layernorm.weight"),
+            inward=self._inward(name + "self_attn."),
+            output=biased(
+                matrix(source.matrix(name + "self_attn.o_proj.weight"), self._kind),
+                source,
+                [name + "self_attn.o_proj.bias"] if c.output_bias else [],
+            ),
+            feed_norm=source.tensor(name + "post_attention_layernorm.weight"),
+            feed=feed_forward(source, name + "mlp.", self._kind),
+        )
+
+    def _inward(self, name: str) -> Matrix:
+        """Queries, keys and values as one matrix; the two halves of a head that turn together are its pairs."""
+        c = self.config
+        parts: list[Tensor | Int8] = []
+        biases: list[Tensor] = []
+        for part, heads in (("q", c.num_attention_heads), ("k", c.num_key_value_heads), ("v", 0)):
+            weight = self._source.matrix(f"{name}{part}_proj.weight")
+            order = _paired(heads, c.head_dim) if heads else None
+            parts.append(weight if order is None else take(weight, order))
+            if c.input_bias:
+                bias = self._source.tensor(f"{name}{part}_proj.bias")
+                biases.append(bias if order is None else bias[order])
+        made = matrix(join(parts), self._kind)
+        return Biased(made, torch.cat(biases)) if biases else made
+
+    def _for_few_rows(self) -> FewRows | None:
+        """The layers as one call, where all are int8 on a CPU and have no biases but the usual ones."""
+        c, built = self.config, list[torch.nn.Module]()
+        if c.output_bias or c.mlp_bias:
+            return None
+        for layer in self.layers:
+            few = few_of([layer.inward, layer.output, layer.feed.gate_up, layer.feed.down])
+            if few is None:
+                return None
+            bias = layer.inward.bias if isinstance(layer.inward, Biased) else None
+            norms, sizes = (layer.attention_norm, layer.feed_norm), (c.num_attention_heads, c.num_key_value_heads)
+            built.append(LlamaLayerOfFew(norms, few, bias, sizes, c.head_dim, c.rms_norm_eps))
+        return FewRows(built)
+
+    @torch.inference_mode()
+    def forward(self, pool: Tensor, rows: Rows) -> Tensor:
+        """Logits, float32 [outputs, vocab]. Writes the rows' keys and values into `pool` [layers, slots, 2 * k * d]."""
+        eps = self.config.rms_norm_eps
+        x = embed(self._embedding, rows.ids, self.dtype)
+        rotations = self.rotations[rows.positions][:, None]  # [n, 1, d / 2]
+        if self._few is not None and len(x) <= PACKED_ROWS:
+            x = self._through_few(self._few, x, rotations, pool, rows)
+            return self.head(rms_norm(x, self.norm, eps)).float()
+        last = self.layers[-1]
+        for i, layer in enumerate(self.layers):
+            # Beyond the last layer's keys and values only the outputs count.
+            wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
+            attended = self._attention(layer, rms_norm(x, layer.attention_norm, eps), pool[i], rows, rotations, wanted)
+            x = (x if wanted is None else x[rows.outputs]) + layer.output(attended)
+            x = x + layer.feed(rms_norm(x, layer.feed_norm, eps))
+        return self.head(rms_norm(x, self.norm, eps)).float()
+
+    def _through_few(self, few: FewRows, x: Tensor, rotations: Tensor, pool: Tensor, rows: Rows) -> Tensor:
+        c, n = self.config, len(x)
+        sizes = (c.hidden_size, c.num_attention_heads * c.head_dim, c.intermediate_size)
+        spans = [group.context.spans(pool) for group in rows.groups]
+        counts = [group.count for group in rows.groups]
+        x = few(x, rotations, pool, rows.slots, counts, spans, [buffer(n, size) for size in sizes])
+        return x if len(rows.outputs) == n else x[rows.outputs]
+
+    def _attention(
+        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, wanted: list[Group] | None
+    ) -> Tensor:
+        """[n, hidden] → [n, h * d]; with `wanted` only for the outputs."""
+        c, n = self.config, len(x)
+        h, groups = c.num_attention_heads, c.num_key_value_heads
+        _, turned, values = inward_parts(layer.inward(x), rotations, h + groups - 1, c.head_dim, groups * c.head_dim)
+        pool.index_copy_(0, rows.slots, torch.cat([turned[:, h:].flatten(1), values], dim=-1).to(pool.dtype))
+        queries = turned[:, :h]
+        if wanted is not None:
+            queries, n = queries[rows.outputs], len(rows.outputs)
+        outputs: list[Tensor] = []
+        for group in wanted or rows.groups:
+            mine = queries if group.count == n else queries[group.start : group.start + group.count]
+            attend = many_rows if group.count >= self._many_rows else few_rows
+            outputs.append(attend(mine, group.context.parts(pool), groups, self.scale))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _paired(heads: int, d: int) -> Tensor:
+    """Order of a matrix's outputs that puts each head's value i beside its value i + d / 2, with which it turns."""
+    return torch.arange(heads * d).view(heads, 2, d // 2).transpose(1, 2).flatten()
