@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from benchmarks.engine_work import Prompt, common
+from benchmarks.llama_standin import STARTER, Shape
 
 THREADS = 2
 """Of every engine."""
@@ -34,10 +36,11 @@ class Contender(Protocol):
 class Fimble:
     """This project's engine as a worker runs it."""
 
-    def __init__(self, drafts: bool):
+    def __init__(self, drafts: bool, model: Any = None):
+        """`model`: in the starter's place, asked with its tokenizer."""
         from benchmarks.engine_client import load_starter, start
 
-        self._engine = start(load_starter(), drafts=drafts)
+        self._engine = start(load_starter(), drafts=drafts, model=model)
 
     def complete(self, prompt: Prompt, tokens: int) -> dict[str, float]:
         """See `Contender`."""
@@ -55,7 +58,8 @@ class Fimble:
 class Transformers:
     """`generate` of the transformers library in float32, over a cache that is cut to what the prompts share."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Any = None) -> None:
+        """`model`: of that library, in the starter's place."""
         import torch
         from transformers import DynamicCache, GenerationConfig
         from transformers.models.deepseek_v2 import DeepseekV2Config, DeepseekV2ForCausalLM
@@ -63,10 +67,11 @@ class Transformers:
         from inference import starter
 
         torch.set_num_threads(THREADS)
-        config: Any = DeepseekV2Config.from_pretrained(starter.FOLDER)
-        kind: Any = DeepseekV2ForCausalLM
-        weights = starter.state_dict()
-        self._model: Any = kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32).eval()
+        if model is None:
+            config: Any = DeepseekV2Config.from_pretrained(starter.FOLDER)
+            kind: Any = DeepseekV2ForCausalLM
+            model = kind.from_pretrained(None, config=config, state_dict=starter.state_dict(), dtype=torch.float32)
+        self._model: Any = model.eval()
         self._model.generation_config = GenerationConfig(do_sample=False, use_cache=True)  # no eos: as many as asked
         self._cache: Any = DynamicCache()
         self._ids: list[int] = []
@@ -91,10 +96,10 @@ class Transformers:
 class Llama:
     """The stand-in in llama.cpp, given the same ids (each is some row of its embedding)."""
 
-    def __init__(self, flash: bool) -> None:
+    def __init__(self, flash: bool, shape: Shape = STARTER) -> None:
         from benchmarks.llama_standin import LlamaCpp
 
-        self._server = LlamaCpp(THREADS, flash)
+        self._server = LlamaCpp(THREADS, flash, shape)
 
     def complete(self, prompt: Prompt, tokens: int) -> dict[str, float]:
         """See `Contender`."""
@@ -114,12 +119,12 @@ def build(name: str) -> Contender:
 class Apart:
     """One engine in its own process."""
 
-    def __init__(self, name: str):
-        """Starts loading it. Raises `RuntimeError` later, in `complete`, if that fails."""
+    def __init__(self, name: str, made: Callable[[str], Contender] = build):
+        """Starts loading it; `made` makes the engine of a name. Raises `RuntimeError` if that fails."""
         os.environ["OMP_NUM_THREADS"] = str(THREADS)  # read by the child when it imports torch
         context = get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(name, there), daemon=True)
+        self._process = context.Process(target=_serve, args=(name, made, there), daemon=True)
         self._process.start()
         there.close()  # else the child's end would never be told of
         self.name = name
@@ -151,9 +156,9 @@ class Apart:
         return reply
 
 
-def _serve(name: str, pipe: Connection) -> None:
+def _serve(name: str, made: Callable[[str], Contender], pipe: Connection) -> None:
     try:
-        contender = build(name)
+        contender = made(name)
         pipe.send({})
         while True:
             try:

@@ -85,7 +85,7 @@ def measure(names: list[str], repeats: int, keys: int, seed: int, progress: Prog
             spinning.resume()
         document, other = (library.document(size, keys, MISSING) for _ in range(2))
         order = engines[turn % len(engines) :] + engines[: turn % len(engines)]
-        timed = {engine.name: _type(engine, document, other) for engine in order}
+        timed = {engine.name: type_into(engine, document, other) for engine in order}
         for (name, what), figures in comparable(timed).items():
             samples.setdefault((name, what, size, load), []).extend(figures)
         spinning.suspend()
@@ -97,7 +97,7 @@ def measure(names: list[str], repeats: int, keys: int, seed: int, progress: Prog
     return samples
 
 
-def _type(engine: Apart, document: Document, other: Document) -> list[tuple[str, Figures]]:
+def type_into(engine: Apart, document: Document, other: Document) -> list[tuple[str, Figures]]:
     """Asks for a new prompt, then after every keystroke for a token and for a line in turn."""
     engine.settle(other.prompt)
     found = [(COLD, engine.complete(document.prompt, 1))]

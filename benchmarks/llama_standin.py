@@ -16,12 +16,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 
-VOCABULARY, HIDDEN, LAYERS, HEADS, INNER = 16384, 640, 12, 10, 1472
-"""64.06 million parameters, the embedding counted once (it is the output matrix too)."""
 CONTEXT, BATCH = 4096, 512
 ADVICE = "pip install xllamacpp gguf"
+
+
+@attrs.frozen
+class Shape:
+    """Of a model whose embedding is the output matrix too."""
+
+    architecture: str
+    """As llama.cpp names it."""
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    groups: int
+    """Heads of keys and values."""
+    inner: int
+    biased: bool = False
+    """Whether queries, keys and values have biases."""
+
+
+STARTER = Shape("llama", 16384, 640, 12, 10, 10, 1472)
+"""64.06 million parameters, the embedding counted once."""
 
 
 def missing() -> str:
@@ -36,25 +56,25 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def write_model(path: Path, seed: int = 1) -> int:
+def write_model(path: Path, shape: Shape = STARTER, seed: int = 1) -> int:
     """Writes the model with random weights; returns its number of parameters."""
     gguf: Any = importlib.import_module("gguf")
     chance, parameters = np.random.default_rng(seed), 0
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, shape.architecture)
     writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(HEADS)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.inner)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.groups)
+    writer.add_rope_dimension_count(shape.hidden // shape.heads)
     writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"<{i}>".encode() for i in range(VOCABULARY)])
-    writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types([gguf.TokenType.UNKNOWN] + [gguf.TokenType.NORMAL] * (VOCABULARY - 1))
+    writer.add_token_list([f"<{i}>".encode() for i in range(shape.vocabulary)])
+    writer.add_token_scores([0.0] * shape.vocabulary)
+    writer.add_token_types([gguf.TokenType.UNKNOWN] + [gguf.TokenType.NORMAL] * (shape.vocabulary - 1))
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
@@ -67,16 +87,20 @@ def write_model(path: Path, seed: int = 1) -> int:
         writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     def norm(name: str) -> None:
-        writer.add_tensor(f"{name}.weight", np.ones(HIDDEN, np.float32))
+        writer.add_tensor(f"{name}.weight", np.ones(hidden, np.float32))
 
-    matrix("token_embd", VOCABULARY, HIDDEN)
+    hidden, shared = shape.hidden, shape.hidden // shape.heads * shape.groups
+    matrix("token_embd", shape.vocabulary, hidden)
     norm("output_norm")
-    for layer in (f"blk.{i}." for i in range(LAYERS)):
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            matrix(layer + name, HIDDEN, HIDDEN)
-        matrix(layer + "ffn_gate", INNER, HIDDEN)
-        matrix(layer + "ffn_up", INNER, HIDDEN)
-        matrix(layer + "ffn_down", HIDDEN, INNER)
+    for layer in (f"blk.{i}." for i in range(shape.layers)):
+        for name, rows in (("attn_q", hidden), ("attn_k", shared), ("attn_v", shared)):
+            matrix(layer + name, rows, hidden)
+            if shape.biased:
+                writer.add_tensor(f"{layer}{name}.bias", np.zeros(rows, np.float32))
+        matrix(layer + "attn_output", hidden, hidden)
+        matrix(layer + "ffn_gate", shape.inner, hidden)
+        matrix(layer + "ffn_up", shape.inner, hidden)
+        matrix(layer + "ffn_down", hidden, shape.inner)
         norm(layer + "attn_norm")
         norm(layer + "ffn_norm")
     writer.write_header_to_file()
@@ -89,13 +113,13 @@ def write_model(path: Path, seed: int = 1) -> int:
 class LlamaCpp:
     """llama.cpp's own server, called in this process; one slot, whose prompt stays cached."""
 
-    def __init__(self, threads: int, flash: bool):
+    def __init__(self, threads: int, flash: bool, shape: Shape = STARTER):
         """`threads`: of prompts and of steps. `flash`: flash attention, which suits prompts, not steps, on a CPU."""
         module: Any = importlib.import_module("xllamacpp")
         parameters = module.CommonParams()
         with tempfile.TemporaryDirectory(prefix="fimble-") as folder:
             path = Path(folder) / "stand-in.gguf"
-            write_model(path)
+            write_model(path, shape)
             parameters.model.path = str(path)
             parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
             parameters.n_batch, parameters.n_ubatch = CONTEXT, CONTEXT if flash else BATCH

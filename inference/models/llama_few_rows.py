@@ -39,7 +39,7 @@ class LlamaLayerOfFew(torch.nn.Module):
         slots: Tensor,
         counts: List[int],  # noqa: UP006
         spans: List[List[Tensor]],  # noqa: UP006
-        buffers: List[Tensor],  # noqa: UP006
+        buffers: List[List[Tensor]],  # noqa: UP006
         number: int,
     ) -> Tensor:
         """See `few_rows.LayerOfFew`."""

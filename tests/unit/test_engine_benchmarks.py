@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import random
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import drafts, engine_work, llama_standin
+from benchmarks import drafts, engine_work, families, llama_standin
 from benchmarks.cache_check import Answer, Pair, judge
 from benchmarks.contenders import FIMBLE, LLAMA, TRANSFORMERS
 from benchmarks.drafts import margin
@@ -27,6 +28,8 @@ from benchmarks.soak import Outcome, Tally, problems, quarters
 from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Script
 from benchmarks.typist import EngineBackend, Typist
+from inference.models.shapes import shape_of
+from inference.random_weights import shapes
 from inference.wire import End, Failure, FimRequest, Health, Piece
 from lsp_server.completion import Completer
 from lsp_server.generation import Trace
@@ -275,3 +278,8 @@ def test_a_typist_types_the_file_again(patience: float | None) -> None:
     requests = [trace.request for trace in traces if trace.outcome == "shown" and trace.request]
     assert bool(requests) == (patience is None)
     assert all(request.stops.end_of_line or request.stops.max_lines for request in requests)
+
+
+def test_the_model_of_the_families_benchmark_has_qwen2_5_coder_s_half_a_billion_parameters() -> None:
+    tensors = shapes(shape_of(families.config()))
+    assert sum(math.prod(shape) for shape in tensors.values()) == 494_032_768

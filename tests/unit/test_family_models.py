@@ -156,7 +156,7 @@ CASES += [("starcoder", "gpt_bigcode", "float32"), ("qwen", "qwen2", "int8"), ("
 @pytest.fixture(scope="module", params=CASES, ids=" ".join)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loaded, Engine]]:
     name, kind, dtype = request.param
-    place = tmp_path_factory.mktemp("model") / NAMES.get(name, name).replace("/", "-")
+    place = tmp_path_factory.mktemp("model") / str(NAMES.get(name, name)).replace("/", "-")
     place.mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(place.parent / "cache"))  # of the int8 copy
