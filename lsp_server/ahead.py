@@ -11,7 +11,7 @@ import itertools
 import re
 from collections import Counter
 
-from lsp_server.asking import Asking
+from lsp_server.asking import OTHERS, Asking
 from lsp_server.session import Session
 from lsp_server.suggestions import Suggestion
 from lsp_server.text import Position, advance
@@ -65,9 +65,9 @@ class LookAhead:
         hole = asking.hole(work, cursor)
         key = asking.key(work, hole)
         if key in asking.cache:
-            return asking.cache.get(key) is None
+            return not asking.cache.get(key)
         number = f"ahead {next(self._numbers)}"
-        ahead = session.ahead = asking.ask(session, hole, number=number, work=work)
+        ahead = session.ahead = asking.ask(session, hole, number=number, work=work, alternatives=OTHERS)
         await ahead.wait()
         if session.ahead is ahead:
             session.ahead = None

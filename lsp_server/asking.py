@@ -14,6 +14,9 @@ from lsp_server.shaping import ALL, Shaping
 from lsp_server.suggestions import Rest
 from lsp_server.text import Position
 
+OTHERS = 2
+"""Other answers looked for once there is one, in case the next key disagrees with it."""
+
 
 @attrs.define
 class Asking:
@@ -61,6 +64,8 @@ class Asking:
             main = answer is generation.answer
             if main and not explicit:
                 self.cache.put(key, answer)
+            elif answer and not explicit:
+                self.cache.add(key, answer)
             if answer and (suggestion := generation.suggestion(answer)):
                 (live.suggestions.add if main else live.suggestions.add_other)(suggestion)
 

@@ -16,22 +16,27 @@ ANSWERS = 2_000
 class AnswerCache:
     """Answers by document and by everything that the model was shown, so that nothing else can be meant by a key.
 
-    That there was nothing to show (None) is an answer too. Texts are kept as digests; only answers stay readable.
+    That there was nothing to show is an answer too. Texts are kept as digests; only answers stay readable.
     """
 
     def __init__(self) -> None:
-        self._answers: LRUCache[bytes, Rest | None] = LRUCache(ANSWERS)
+        self._answers: LRUCache[bytes, tuple[Rest, ...]] = LRUCache(ANSWERS)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._answers
 
-    def get(self, key: bytes) -> Rest | None:
-        """The answer; None if there is none, or nothing was to be shown."""
-        return self._answers.get(key)
+    def get(self, key: bytes) -> tuple[Rest, ...]:
+        """The answer, then others that the model had; empty if there is none, or nothing was to be shown."""
+        return self._answers.get(key, ())
 
     def put(self, key: bytes, answer: Rest | None) -> None:
         """Keeps an answer."""
-        self._answers[key] = answer
+        self._answers[key] = (answer,) if answer else ()
+
+    def add(self, key: bytes, other: Rest) -> None:
+        """Keeps another answer behind the one that is there."""
+        if (answers := self.get(key)) and other not in answers:
+            self._answers[key] = (*answers, other)
 
     def clear(self) -> None:
         """Forgets all: another model, or other settings."""

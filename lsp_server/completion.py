@@ -18,7 +18,7 @@ import attrs
 from inference.wire import Stops
 from lsp_server.accept import Watch
 from lsp_server.ahead import LookAhead
-from lsp_server.asking import Asking
+from lsp_server.asking import OTHERS, Asking
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.confidence import sure_part, threshold_at
 from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
@@ -34,8 +34,6 @@ from lsp_server.text import Position
 
 ALTERNATIVES = 3
 """Other answers to a request that the user made."""
-OTHERS = 2
-"""Other answers looked for while the first one is shown, in case the next key disagrees with it."""
 
 
 @attrs.frozen
@@ -248,10 +246,12 @@ class Completer:
         key = asking.key(session, hole)
         if remembers:
             if key in asking.cache:
-                trace.source, answer = "cache", asking.cache.get(key)
-                if answer:
+                trace.source, answers = "cache", asking.cache.get(key)
+                for other in answers[1:]:
+                    session.suggestions.add_other(suggested(hole, other))
+                for answer in answers[:1]:
                     session.suggestions.add(suggested(hole, answer))
-                return answer
+                return answers[0] if answers else None
             if (ahead := session.ahead) and ahead.key == key and ahead.running:
                 trace.source = "ahead"
                 session.generation, session.ahead = ahead, None

@@ -17,7 +17,7 @@ from lsp_server.text import Edit
 if TYPE_CHECKING:
     from lsp_server.generation import Generation
 
-PARSE_SLICE = 0.004
+PARSE_SLICE = 0.002
 """Seconds of parsing at a time; the event loop runs in between."""
 PARSE_DELAY = 0.03
 """Seconds after an edit before the tree is brought up to date: requests come first, on the tree as edited."""
