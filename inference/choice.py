@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from inference.drafts import Draft
-from inference.stops import Stopper
-from inference.wire import End, EndReason, Failure, FimRequest, Piece, Timing
+from inference.requests import Chosen, Request
+from inference.stops import Stopper, Until
+from inference.wire import End, EndReason, Failure, Piece, Timing
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ Sink = Callable[[Piece | End | Failure], None]
 class Ticket:
     """A submitted request. `cancelled` may be set by any thread; the engine looks at it between forwards."""
 
-    request: FimRequest
+    request: Request
     sink: Sink
     submitted: float = attrs.field(factory=time.perf_counter)
     cancelled: bool = False
@@ -54,7 +55,7 @@ class Choice:
     sequence: Any
     prompt: int  # tokens
     held: bytes  # what the next tokens must spell out before text begins
-    stopper: Stopper
+    stopper: Stopper | Until
     generator: torch.Generator | None
     decoder: codecs.IncrementalDecoder = attrs.field(factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     prefilled: int = 0
@@ -83,9 +84,15 @@ class Choice:
 
     def say(self, text: str, top: tuple[tuple[str, float], ...] = ()) -> None:
         """Publishes text that is certain, with the log-probabilities since the last; an alternative keeps it."""
-        piece = Piece(text, *self.unsent, self.index, top)
+        self._publish(Piece(text, *self.unsent, self.index, top))
+
+    def say_token(self, text: str, spelled: bytes, beside: tuple[tuple[bytes, float], ...]) -> None:
+        """The same for a request that wants to see each token."""
+        self._publish(Chosen(text, *self.unsent, self.index, spelled=spelled, beside=beside))
+
+    def _publish(self, piece: Piece) -> None:
         self.unsent = (0.0, 0)
-        self.text += text
+        self.text += piece.text
         if self.kept is None:
             self.ticket.publish(piece)
         else:

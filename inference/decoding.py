@@ -11,11 +11,12 @@ from torch import Tensor
 from inference.branches import Unsure
 from inference.choice import Choice
 from inference.models import Best
+from inference.requests import Chosen, TextRequest
 from inference.sampling import choose, likeliest
 from inference.tokens import Tokens
 from inference.wire import EndReason
 
-ENDED_BEFORE = ("eos", "line", "lines", "dedent", "suffix")
+ENDED_BEFORE = ("eos", "line", "lines", "dedent", "suffix", "stop")
 """Ends whose token is no part of the answer, so that no prompt will hold it."""
 MASKS = 256
 """Healing masks kept."""
@@ -72,7 +73,7 @@ class Decoding:
         return self._mask(choice.held) if choice.held else None
 
     def took(
-        self, choice: Choice, token: int, logprob: float, top: tuple[tuple[str, float], ...] = ()
+        self, choice: Choice, token: int, logprob: float, top: tuple[tuple[bytes, float], ...] = ()
     ) -> EndReason | None:
         """Adds a token to a choice's text, and says what text that makes certain; why the choice ends there, if so."""
         request = choice.ticket.request
@@ -86,8 +87,10 @@ class Decoding:
             choice.first_line_tokens = choice.decoded
         certain = choice.stopper.feed(text) if text else ""
         choice.unsent = (choice.unsent[0] + logprob, choice.unsent[1] + 1)
-        if certain or request.top_logprobs:
-            choice.say(certain, top)
+        if isinstance(request, TextRequest) and request.logprobs is not None:
+            choice.say_token(certain, spelled, top)
+        elif certain or request.top_logprobs:
+            choice.say(certain, tuple((text.decode("utf-8", "replace"), p) for text, p in top))
         if choice.stopper.reason:
             return choice.stopper.reason
         if ended:
@@ -111,11 +114,18 @@ class Decoding:
             mask = self._masks[held] = torch.tensor(self._vocabulary.agreeing(held), device=self._device)
         return mask
 
-    def _likeliest(self, logits: Tensor, count: int, allowed: Tensor | None) -> tuple[tuple[str, float], ...]:
+    def score(self, choice: Choice, logits: Tensor, token: int) -> None:
+        """Publishes a token of the prompt with its probability, given `logits` of the one before it."""
+        request, spelled = choice.ticket.request, self._vocabulary.bytes_of(token)
+        row = logits[: len(self._vocabulary)]
+        logprob = float(torch.log_softmax(row, dim=-1)[token])
+        top = self._likeliest(row, request.top_logprobs, None)
+        choice.ticket.publish(Chosen("", logprob, spelled=spelled, beside=top, of_prompt=True))
+
+    def _likeliest(self, logits: Tensor, count: int, allowed: Tensor | None) -> tuple[tuple[bytes, float], ...]:
         if count == 0:
             return ()
-        spelled = self._vocabulary.bytes_of
-        return tuple((spelled(i).decode("utf-8", "replace"), p) for i, p in likeliest(logits, count, allowed))
+        return tuple((self._vocabulary.bytes_of(i), p) for i, p in likeliest(logits, count, allowed))
 
 
 def _new_text(choice: Choice, spelled: bytes) -> str:

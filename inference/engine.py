@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -25,11 +26,15 @@ from inference.families import NoInfilling
 from inference.memory import ran_out
 from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
-from inference.stops import Stopper
-from inference.tokens import Markers, Tokens
-from inference.wire import End, EndReason, Failure, FimRequest
+from inference.requests import Request, TextRequest
+from inference.stops import Stopper, Until
+from inference.tokens import BadPrompt, Markers, Prompt, Tokens
+from inference.wire import End, EndReason, Failure
 
 log = logging.getLogger(__name__)
+
+SCORED = 256
+"""Most tokens of a forward whose prompt is scored: each has a row of logits over the whole vocabulary."""
 
 
 class Engine:
@@ -42,9 +47,11 @@ class Engine:
         markers: Markers | None,
         no_infilling: str = "",
         *,
+        opening: Sequence[int] = (),
         drafts: bool = True,
     ):
-        """`drafts`: verify guesses, several tokens a forward; False to measure what that brings."""
+        """`opening`: ids that a text begins with; `drafts`: verify guesses, several tokens a forward, or don't."""
+        self._opening = opening
         self._model, self._tokens, self._markers, self._no_infilling = model, tokens, markers, no_infilling
         self._drafts = Drafts() if drafts and model.cuts else None
         self._costs = Costs(model.costs)
@@ -68,7 +75,7 @@ class Engine:
         """Of this moment, for `/metrics`: the queue, and what the prefix cache holds."""
         return {"queued": len(self._inbox)} | self._model.figures()
 
-    def submit(self, request: FimRequest, sink: Sink) -> Ticket:
+    def submit(self, request: Request, sink: Sink) -> Ticket:
         """Queues a request; its answers go to `sink`. Cancel by `ticket.cancelled = True`."""
         ticket = Ticket(request, sink)
         with self._wake:
@@ -116,6 +123,8 @@ class Engine:
             ticket.publish(Failure("no_infilling", str(error)))
         except TooLong as error:
             ticket.publish(error.failure)
+        except BadPrompt as error:
+            ticket.publish(Failure("malformed", str(error)))
         except Exception as error:  # the request fails, the engine lives on
             log.exception("request %s could not begin", request.id)
             ticket.publish(Failure("failed", f"the worker could not begin this request: {error}"))
@@ -123,7 +132,7 @@ class Engine:
             self._choices += choices
             self.counts["requests"] += 1
 
-    def _replace_older(self, request: FimRequest) -> None:
+    def _replace_older(self, request: Request) -> None:
         if not request.session:
             return
         for choice in list(self._choices):
@@ -134,20 +143,26 @@ class Engine:
 
     def _begin(self, ticket: Ticket) -> list[Choice]:
         request = ticket.request
-        if self._markers is None:
-            raise NoInfilling(self._no_infilling)
-        prompt = self._tokens.prompt(request, self._markers)
+        prompt = self._prompt(request)
         length = len(prompt.ids)
+        if isinstance(request, TextRequest) and request.max_tokens is None:
+            request = ticket.request = attrs.evolve(request, max_tokens=max(1, self._model.window - length))
         if length + max(1, request.stops.max_tokens) > self._model.window:
             raise TooLong(length, request.stops.max_tokens, self._model.window, self._tokens.chars_per_token)
         sequence = self._model.begin(prompt.ids, reuse=request.reuse)
         self.counts["prompt"] += length
         self.counts["reused"] += sequence.reused
         ticket.held = prompt.held
-        first = Choice(ticket, 0, sequence, length, prompt.held, Stopper(request.stops), self._generator(request, 0))
-        return [first]
+        return [Choice(ticket, 0, sequence, length, prompt.held, _stopper(request), self._generator(request, 0))]
 
-    def _generator(self, request: FimRequest, index: int) -> torch.Generator | None:
+    def _prompt(self, request: Request) -> Prompt:
+        if isinstance(request, TextRequest):
+            return self._tokens.text_prompt(request, self._opening, self._markers)
+        if self._markers is None:
+            raise NoInfilling(self._no_infilling)
+        return self._tokens.prompt(request, self._markers)
+
+    def _generator(self, request: Request, index: int) -> torch.Generator | None:
         if request.sampling.temperature <= 0:
             return None
         generator = torch.Generator(self._model.device)
@@ -168,6 +183,7 @@ class Engine:
         if prompts:
             newest = prompts[-1]
             most = self._model.chunk if rows or len(self._choices) > 1 or self._inbox else self._model.longest_chunk
+            most = min(most, SCORED) if _is_scored(newest) else most
             parts = -(-newest.to_compute // most)  # alike in size, as each is what a cancellation waits for
             rows.append((newest, -(-newest.to_compute // parts)))
         return rows
@@ -244,7 +260,11 @@ class Engine:
         """A sequence, its tokens to compute, and after how many of them logits are wanted; appends a draft."""
         sequence = choice.sequence
         complete = count == choice.to_compute
-        choice.draft = self._draft(choice, others) if complete else None
+        scored = _is_scored(choice)
+        choice.draft = self._draft(choice, others) if complete and not scored else None
+        if scored:
+            sequence.allowed = None
+            return sequence, count, count
         if not choice.draft:
             sequence.allowed = self._decoding.mask(choice) if complete else None
             return sequence, count, 1
@@ -275,6 +295,9 @@ class Engine:
         if choice.decoded == 0:
             choice.prefilled += count
             self.counts["prefilled"] += count
+        if _is_scored(choice):
+            self._score(choice, outputs)
+            outputs = outputs[-1:]
         if choice.to_compute > 0:
             return
         request = choice.ticket.request
@@ -283,6 +306,14 @@ class Engine:
         if choice.index == 0 and choice.decoded == 0:
             self._fork(choice, outputs[0])
         self._verify(choice, choice.draft.ids if choice.draft else [], outputs)
+
+    def _score(self, choice: Choice, outputs: list[Output]) -> None:
+        """Publishes the prompt's tokens that follow those just computed."""
+        sequence = choice.sequence
+        first = sequence.computed - len(outputs) + 1
+        for output, token in zip(outputs, sequence.ids[first : choice.prompt], strict=False):
+            assert output.logits is not None
+            self._decoding.score(choice, output.logits, token)
 
     def _verify(self, choice: Choice, drafted: list[int], outputs: list[Output]) -> None:
         """Decodes along the draft for as long as it says what the model says."""
@@ -312,7 +343,7 @@ class Engine:
                 first,
                 index=index,
                 sequence=self._model.fork(first.sequence),
-                stopper=Stopper(request.stops),
+                stopper=_stopper(request),
                 generator=self._generator(request, index),
                 decoder=codecs.getincrementaldecoder("utf-8")("replace"),
                 context=bytearray(),
@@ -349,7 +380,7 @@ class Engine:
         while point := branches.next():
             ids = [*branches.ids[: point.at], point.second]
             sequence = self._model.begin(prompt + ids, reuse=ticket.request.reuse)
-            held, stopper = ticket.held, Stopper(ticket.request.stops)
+            held, stopper = ticket.held, _stopper(ticket.request)
             choice = Choice(ticket, index, sequence, other.prompt, held, stopper, None, branches=branches, kept=[])
             self._choices.append(choice)
             reason = None
@@ -391,3 +422,13 @@ class Engine:
 
     def _out_of_memory(self, error: Exception) -> str:
         return str(error) if isinstance(error, OutOfSlots) else ran_out(self._model.device, self._model.dtype, error)
+
+
+def _stopper(request: Request) -> Stopper | Until:
+    return Until(request.until) if isinstance(request, TextRequest) else Stopper(request.stops)
+
+
+def _is_scored(choice: Choice) -> bool:
+    """Whether what is computed for it now is a prompt whose tokens are asked for."""
+    request = choice.ticket.request
+    return isinstance(request, TextRequest) and request.score_prompt and choice.decoded == 0

@@ -153,6 +153,35 @@ class Stopper:
         return out
 
 
+class Until:
+    """One choice's text where strings alone end it: the same interface as `Stopper`."""
+
+    def __init__(self, strings: tuple[str, ...]):
+        self._strings = strings
+        self._held = ""
+        self.reason: EndReason | None = None
+
+    def feed(self, piece: str) -> str:
+        """Adds decoded text; returns what became certain. After that, `reason` says whether a string was met."""
+        text = self._held + piece
+        if found := [at for string in self._strings if (at := text.find(string)) >= 0]:
+            self.reason, self._held = "stop", ""
+            return text[: min(found)]
+        begun = max((_begun(text, string) for string in self._strings), default=0)
+        self._held = text[len(text) - begun :]
+        return text[: len(text) - begun]
+
+    def finish(self, reason: EndReason) -> str:
+        """Ends the text where the model or a limit ended it; returns what was held."""
+        held, self._held, self.reason = self._held, "", self.reason or reason
+        return held
+
+
+def _begun(text: str, string: str) -> int:
+    """How many of the last characters of `text` may be the beginning of `string`."""
+    return next((n for n in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:n])), 0)
+
+
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" \t"))
 

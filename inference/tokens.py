@@ -17,8 +17,10 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from inference import tokenizer_file
+from inference.conversation import pieces
 from inference.families import Family, NoInfilling, family, parts
 from inference.lines import Lines, independent
+from inference.requests import Conversation, TextRequest
 from inference.wire import FimRequest
 
 LONGEST_PIECE = 32
@@ -45,6 +47,10 @@ class Prompt:
 
     ids: list[int]
     held: bytes
+
+
+class BadPrompt(ValueError):
+    """A prompt that this model can't be given."""
 
 
 class Tokens:
@@ -108,6 +114,37 @@ class Tokens:
         ids: list[int] = []
         self._append(ids, text)
         return ids
+
+    @property
+    def control(self) -> dict[str, int]:
+        """The control tokens by what they are written as."""
+        return self._control
+
+    def text_prompt(self, request: TextRequest, opening: Sequence[int], markers: Markers | None) -> Prompt:
+        """A text request's ids; `opening`: what the model's tokenizer puts before a text.
+
+        Raises `NoInfilling` for a suffix without `markers`, `BadPrompt` for ids that are none and for no tokens at all.
+        """
+        given = request.prompt
+        if isinstance(given, Conversation):
+            ids = [i for piece in pieces(given.text, given.seam, self._control) for i in self._piece_ids(piece)]
+        elif isinstance(given, tuple):
+            if wrong := [i for i in given if not 0 <= i < len(self.vocabulary)]:
+                raise BadPrompt(f"the prompt's token id {wrong[0]} is none of this model's {len(self.vocabulary):,}")
+            ids = list(given)
+        elif request.suffix is not None:
+            if markers is None:
+                raise NoInfilling("this model can't fill holes, so it takes no suffix")
+            return self.prompt(FimRequest(given, request.suffix), markers)
+        else:
+            ids = [*opening]
+            self._append(ids, " " + given if given and self._leads else given)
+        if not ids:
+            raise BadPrompt("the prompt is empty, and this model begins a text with nothing")
+        return Prompt(ids, b"")
+
+    def _piece_ids(self, piece: int | str) -> list[int]:
+        return [piece] if isinstance(piece, int) else self.encode(piece)
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """The bytes that `ids` spell; control tokens spell nothing."""

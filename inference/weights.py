@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from inference import starter
+from inference import starter, tokenizer_config
 from inference.families import NoInfilling
+from inference.tokenizer_config import TokenizerConfig
 from inference.tokens import Markers, Tokens
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Loaded:
     tokens: Tokens
     markers: Markers | None
     no_infilling: str = ""
+    config: TokenizerConfig = attrs.field(factory=lambda: TokenizerConfig([], "", {}))
 
 
 def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
@@ -95,7 +97,10 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     model.forward([(sequence, 7, 1)])
     model.forward([(sequence, 1, 1)])
     model.end(sequence, keep=False)
-    return Loaded(model, tokens, markers, why)
+    read = tokenizer_config.read(folder)
+    if markers and markers.family.bos:  # whatever its tokenizer says: a model whose holes begin so knows no other text
+        read = attrs.evolve(read, opening=[markers.ids[markers.family.bos]])
+    return Loaded(model, tokens, markers, why, read)
 
 
 def native(shape: Shape, source: Source, device: str, kind: torch.dtype, window: int) -> PagedModel:

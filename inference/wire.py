@@ -18,9 +18,9 @@ from cattrs.v import format_exception
 
 Priority = Literal["interactive", "background"]
 EndReason = Literal[
-    "eos", "line", "lines", "dedent", "suffix", "tokens", "window", "superseded", "cancelled", "repeated"
+    "eos", "line", "lines", "dedent", "suffix", "stop", "tokens", "window", "superseded", "cancelled", "repeated"
 ]
-"""`repeated`: an alternative that has no text of its own to offer."""
+"""`stop`: one of a text request's own strings; `repeated`: an alternative that has no text of its own to offer."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def _is_pattern(_: Any, attribute: Any, value: str) -> None:
 class Stops:
     """Where a completion ends, decided by the server from the syntax, applied by the worker while it decodes."""
 
-    max_tokens: int = attrs.field(default=64, validator=_between(0, 8192))
+    max_tokens: int = attrs.field(default=64, validator=_between(0, 1_000_000))
     """Most tokens generated (those that spell out the held-back piece included); 0 only warms the cache."""
     end_of_line: bool = False
     """End before the first line break, unless the line opens something: see `opens`."""

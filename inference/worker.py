@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
@@ -25,6 +26,8 @@ from filelock import FileLock, Timeout
 
 from inference import keys, wire
 from inference.endpoint import Endpoint, WorkerSettings, endpoint
+from inference.routes import Routes, wants_openai
+from inference.routes.refusals import Refusal, refusal
 from inference.version import VERSION
 from inference.wire import End, Failure, FimRequest, Health, Piece
 
@@ -71,13 +74,14 @@ class Worker:
     async def run(self) -> None:
         """Serves until it is stopped or has been idle for long enough."""
         # handler_cancellation: a closed stream must free the device, not run on.
-        app = web.Application(middlewares=[self._authorise], client_max_size=64 * 2**20)
+        app = web.Application(middlewares=[_worded, self._authorise], client_max_size=64 * 2**20)
         app.add_routes(
             [
                 web.get("/health", self._health),
                 web.get("/metrics", self._metrics),
                 web.post("/v1/fim", self._fim),
                 web.post("/v1/stop", self._stop_request),
+                *Routes(self._settings.model, self._serving).table(),
             ]
         )
         if self._settings.listen:
@@ -126,7 +130,7 @@ class Worker:
         same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {expected}".encode())
         if (expected or elsewhere) and not same:
             wanted = "this worker wants its key" if elsewhere else "this worker serves only the user who started it"
-            return _failure(Failure("unauthorised", f"{wanted}: Authorization: Bearer …"))
+            raise _Refused(Failure("unauthorised", f"{wanted}: Authorization: Bearer …"))
         return await handler(request)
 
     def _from_elsewhere(self, request: web.Request) -> bool:
@@ -149,7 +153,8 @@ class Worker:
         self._loaded = loaded = load(settings.model, settings.device, settings.dtype, self._report)
         from inference.engine import Engine
 
-        self._engine = Engine(loaded.model, loaded.tokens, loaded.markers, loaded.no_infilling)
+        opening = loaded.config.opening
+        self._engine = Engine(loaded.model, loaded.tokens, loaded.markers, loaded.no_infilling, opening=opening)
 
     def _load_into_llamacpp(self, loop: asyncio.AbstractEventLoop) -> None:
         from inference.managed_llamacpp import ManagedLlamaCpp
@@ -229,11 +234,28 @@ class Worker:
             asked = wire.loads(await request.text(), FimRequest)
         except (ValueError, LookupError) as error:  # LookupError: a charset nobody knows
             return _failure(Failure("malformed", f"malformed request: {error}"))
+        engine = self._ready()
+        if isinstance(engine, Failure):
+            return _failure(engine)
+        return await self._stream(request, asked, engine)
+
+    def _ready(self) -> Engine | ManagedLlamaCpp | Failure:
+        """The engine; or why there is none."""
+        self._last_use = time.monotonic()
         if self._error:
-            return _failure(Failure("failed", self._error))
-        if self._engine is None:
-            return _failure(Failure("loading", f"the model is still loading: {self._stage}"))
-        return await self._stream(request, asked, self._engine)
+            return Failure("failed", self._error)
+        return self._engine or Failure("loading", f"the model is still loading: {self._stage}")
+
+    def _serving(self) -> tuple[Loaded, Engine] | Failure:
+        """For other clients' routes: the model and its engine; or why there is none."""
+        engine: Any = self._ready()
+        if isinstance(engine, Failure):
+            return engine
+        if self._settings.is_gguf:
+            return Failure(
+                "malformed", "a GGUF model fills holes for the language server only; ask llama.cpp's own server"
+            )
+        return cast("Loaded", self._loaded), engine
 
     async def _stream(
         self, request: web.Request, asked: FimRequest, engine: Engine | ManagedLlamaCpp
@@ -262,6 +284,33 @@ class Worker:
             return response
         finally:
             ticket.cancelled = True
+
+
+class _Refused(Exception):
+    """A request that is not let in."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@web.middleware
+async def _worded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors in the words of whoever asks: OpenAI's clients read another form than ours."""
+    openai = wants_openai(request.path)
+    try:
+        return await handler(request)
+    except _Refused as refused:
+        return refusal(refused.failure).response() if openai else _failure(refused.failure)
+    except web.HTTPException as error:
+        if not openai or error.status < 400:
+            raise
+        return Refusal(f"{request.method} {request.path}: {error.reason}", None, error.status).response()
+    except Exception:  # a mistake of ours
+        log.exception("%s %s failed", request.method, request.path)
+        if not openai:
+            raise
+        return Refusal(f"the worker failed at this request (log: {Path.cwd()})", None, 500).response()
 
 
 def _json(value: Health | Failure, status: int = 200) -> web.Response:
