@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -11,7 +11,9 @@ from inference.requests import TextRequest
 from inference.routes.parameters import LARGEST, Fields, shown
 from inference.routes.refusals import Refusal
 from inference.routes.running import Said, Token
-from inference.tokenizer_config import TokenizerConfig
+
+if TYPE_CHECKING:
+    from inference.tokenizer_config import TokenizerConfig
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MOST_MESSAGES = 2000

@@ -1,4 +1,4 @@
-"""The requests of other editors' clients, as their sources and documentation write them, are answered as those read them."""
+"""Other editors' clients: their requests, as their documentation or source writes them, get answers that they read."""
 
 from __future__ import annotations
 
