@@ -40,7 +40,7 @@ from benchmarks.typing_script import Script
 from benchmarks.typist import EngineBackend, Typist
 from inference.wire import FimRequest
 from lsp_server.completion import Completer
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 from lsp_server.settings import Settings
 
 BLOCK = 10

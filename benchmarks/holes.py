@@ -34,7 +34,7 @@ from evaluation.results import figures
 from evaluation.score import Score, score
 from evaluation.tasks import Task
 from lsp_server.completion import Completer
-from lsp_server.generation import Backend
+from lsp_server.request import Backend
 from lsp_server.settings import Settings
 
 

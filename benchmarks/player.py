@@ -14,7 +14,7 @@ from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Answer, Kind, Step, offset, position
 from evaluation.lsp_client import LspClient
 from inference.wire import converter
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 
 SECONDS = 120.0
 """Longest time that an answer may take."""

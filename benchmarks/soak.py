@@ -38,7 +38,7 @@ from inference.engine import Engine
 from inference.weights import Loaded
 from inference.wire import End, FimRequest, Piece, Stops
 from lsp_server.completion import Completer
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 from lsp_server.settings import Settings
 
 CHECKED, CANCELLED, MOST_PATIENCE = 0.05, 0.1, 0.15

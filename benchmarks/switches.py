@@ -36,7 +36,7 @@ from evaluation.significance import Difference, bootstrap_shares
 from evaluation.tasks import KNOWN, NoSet, Task, load
 from inference.wire import End, FimRequest, Piece, Stops
 from lsp_server.completion import Completer
-from lsp_server.generation import Backend
+from lsp_server.request import Backend
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
 

@@ -17,7 +17,7 @@ from inference.wire import FimRequest, Piece, Stops
 from lsp_server.backends.worker import WorkerBackend
 from lsp_server.completion import Completer
 from lsp_server.documents import Document
-from lsp_server.generation import Backend
+from lsp_server.request import Backend
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.text import Position

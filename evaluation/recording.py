@@ -21,7 +21,7 @@ from inference.stops import Stopper
 from inference.version import VERSION
 from inference.wire import End, EndReason, Failure, FimRequest, Health, Piece, Stops
 from lsp_server.backends.worker import Lost, Refused
-from lsp_server.generation import Backend
+from lsp_server.request import Backend
 
 MAX_TOKENS = 128
 TOP = 2

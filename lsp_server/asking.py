@@ -6,8 +6,9 @@ import attrs
 
 from inference.wire import Priority
 from lsp_server.cache import AnswerCache, key_of
-from lsp_server.generation import Backend, Generation, budget
+from lsp_server.generation import Generation
 from lsp_server.hole import Hole
+from lsp_server.request import Backend, budget
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping

@@ -21,11 +21,12 @@ from lsp_server.ahead import LookAhead
 from lsp_server.asking import OTHERS, Asking
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.confidence import sure_part, threshold_at
-from lsp_server.generation import Backend, Generation, Trace, fim_request, milliseconds, suggested
+from lsp_server.generation import Generation, suggested
 from lsp_server.hole import Hole
 from lsp_server.menu import Selected, for_menu, with_selected
 from lsp_server.metrics import Metrics
 from lsp_server.pace import Pace
+from lsp_server.request import Backend, Trace, fim_request, milliseconds
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
+from collections.abc import Callable
 
 import attrs
 
-from inference.wire import End, FimRequest, Health, Piece, Priority, Sampling, Stops
+from inference.wire import End, Priority, Stops
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.closing import Closing
 from lsp_server.documents import Document
-from lsp_server.hole import Budget, Hole
+from lsp_server.hole import Hole
 from lsp_server.languages import Inside
+from lsp_server.request import Backend, Trace, budget, fim_request, milliseconds
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import Shaping
@@ -27,8 +26,6 @@ from lsp_server.text import Edit, Position
 
 log = logging.getLogger(__name__)
 
-TYPED_TOKENS = 128
-"""Typed since the anchor before it moves up (at rest; at four times that at once)."""
 UNFINISHED = ("superseded", "cancelled")
 """Ends of a stream that say nothing of what the model would have said."""
 GRACE = 0.3
@@ -36,42 +33,6 @@ GRACE = 0.3
 
 
 OnAnswer = Callable[["Generation", "Rest | None"], None]
-
-
-class Backend(Protocol):
-    """What answers: the worker today, other engines later."""
-
-    @property
-    def ready(self) -> Health | None:
-        """The engine's figures once it can answer."""
-        ...
-
-    def ensure(self) -> asyncio.Task[None]:
-        """Brings the engine up, in the background."""
-        ...
-
-    def fim(self, request: FimRequest) -> AsyncGenerator[Piece | End, None]:
-        """Streams an answer; closing the iterator cancels it. Raises `Refused`, `Lost`."""
-        ...
-
-
-@attrs.define
-class Trace:
-    """What one request cost. Milliseconds; tokens as the worker counted them."""
-
-    id: str
-    uri: str
-    version: int
-    outcome: str = "empty"
-    request: FimRequest | None = None
-    end: End | None = None
-    prepare_ms: float = 0.0
-    first_ms: float = 0.0
-    total_ms: float = 0.0
-    text: str = ""
-    source: str = "model"
-    """`suggestion` (typed through), `cache`, `running` or `ahead` (a question for an earlier request, or for the text
-    that was suggested, is being answered) or `model`."""
 
 
 class Generation:
@@ -347,40 +308,3 @@ def _region_of(hole: Hole) -> Region:
 
 def _one_begins_the_other(a: str, b: str) -> bool:
     return a.startswith(b) or b.startswith(a)
-
-
-def fim_request(
-    session: Session, hole: Hole, stops: Stops, settings: Settings, priority: Priority, number: str = ""
-) -> FimRequest:
-    """What is sent to the worker."""
-    return FimRequest(
-        prefix=hole.prefix,
-        suffix=hole.suffix,
-        typed=hole.typed,
-        stops=stops,
-        sampling=Sampling(),
-        priority=priority,
-        id=number,
-        session=f"{os.getpid()} {session.document.uri}",
-        heal=settings.healing,
-        reuse=settings.prefix_cache,
-    )
-
-
-def budget(session: Session, backend: Backend, settings: Settings) -> Budget:
-    """The window in characters, from the measured characters a token."""
-    health = backend.ready
-    assert health
-    chars = session.chars_per_token or health.chars_per_token
-    room = health.window - settings.block_tokens - 4 * TYPED_TOKENS
-    share = min(1.0, max(0.1, room / (settings.prefix_tokens + settings.suffix_tokens)))
-    return Budget(
-        prefix=int(settings.prefix_tokens * share * chars),
-        suffix=int(settings.suffix_tokens * share * chars),
-        typed=int(TYPED_TOKENS * chars),
-    )
-
-
-def milliseconds(began: float) -> float:
-    """Since `began`, a `time.perf_counter`."""
-    return round((time.perf_counter() - began) * 1000, 3)

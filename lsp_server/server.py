@@ -19,10 +19,10 @@ from lsp_server.backends.remote import RemoteBackend, backend_of
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
 from lsp_server.documents import Document, DocumentStore, Encoding, ImpossibleEdit
-from lsp_server.generation import Trace
 from lsp_server.menu import Selected
 from lsp_server.metrics import Metrics
 from lsp_server.protocol import FimbleProtocol, malformed, strict_converter
+from lsp_server.request import Trace
 from lsp_server.session import Session
 from lsp_server.settings import Settings, resolve
 from lsp_server.status import LoadingProgress, Status

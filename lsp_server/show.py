@@ -18,7 +18,7 @@ from lsp_server import connect
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.snippets import SNIPPETS, Snippet

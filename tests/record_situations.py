@@ -16,8 +16,8 @@ import typer
 
 from benchmarks.own_worker import own_state, worker
 from inference.wire import End, Piece, Stops
-from lsp_server.generation import budget, fim_request
 from lsp_server.menu import with_selected
+from lsp_server.request import budget, fim_request
 from lsp_server.settings import Settings
 from tests.situations import FOLDER, RECORDED, Situation, complete, load, save
 

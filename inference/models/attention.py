@@ -23,7 +23,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype != torch.float32 or x.is_cuda:
         return functional.rms_norm(x, weight.shape, weight, eps)
     # torch's own rms_norm is slow at few rows on a CPU.
-    length = torch.linalg.vector_norm(x, 2, [-1], True)
+    length = torch.ops.aten.linalg_vector_norm(x, 2, [-1], True)
     return (x / (length.square_().mul_(1 / x.shape[-1]).add_(eps).sqrt_())).mul_(weight)
 
 

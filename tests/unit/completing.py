@@ -9,7 +9,7 @@ from inference.stops import Stopper
 from inference.wire import End, FimRequest, Health, Piece
 from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.text import Position

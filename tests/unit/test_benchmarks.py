@@ -21,7 +21,7 @@ from inference import starter
 from inference.tokens import Tokens
 from inference.wire import End, FimRequest, Timing
 from lsp_server.documents import Document
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 
 CODE = Path(sources.__file__).read_text("utf-8")
 LINES = st.lists(

@@ -32,7 +32,7 @@ from inference.models.shapes import shape_of
 from inference.random_weights import shapes
 from inference.wire import End, Failure, FimRequest, Health, Piece
 from lsp_server.completion import Completer
-from lsp_server.generation import Trace
+from lsp_server.request import Trace
 from lsp_server.settings import Settings
 
 TEXTS = [path.read_text("utf-8") for path in sorted((engine_work.ROOT / "lsp_server").glob("*.py"))]
