@@ -7,6 +7,7 @@ turn.
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import logging
 import threading
@@ -65,6 +66,7 @@ class Engine:
         self.step_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a process that ends in the middle of a forward aborts
 
     @property
     def running(self) -> int:
@@ -89,6 +91,7 @@ class Engine:
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         while True:
