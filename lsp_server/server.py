@@ -80,7 +80,7 @@ class Server(LanguageServer):
             for session in self.sessions.values():
                 session.stop()
                 session.suggestions.clear()
-            if self.asks_again:  # what was answered under the old ones may not hold
+            if self.asks_again and self.backend.ready:  # what was answered under the old ones may not hold
                 self.protocol.notify("fimble/refresh", {})
         self.status.enable(settings.enabled)
         if settings.enabled:

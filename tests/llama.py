@@ -5,10 +5,12 @@ What it writes is noise; that it is asked rightly, how it reuses prompts and wha
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import xllamacpp as untyped
 
 from inference import starter
+from inference.remote.http import Http
 
 xllamacpp: Any = untyped
 ROOT = Path(__file__).parents[1]
@@ -24,8 +27,11 @@ ROOT = Path(__file__).parents[1]
 HIDDEN, LAYERS, HEADS, INNER, CONTEXT = 64, 2, 4, 128, 2048
 
 
-def write_model(path: Path, seed: int = 1) -> None:
-    """Writes the model: random weights, the vocabulary, merges and markers of the starter's `tokenizer.json`."""
+def write_model(path: Path, *, layers: int = LAYERS, breaks: bool = True) -> None:
+    """Writes the model: random weights, the vocabulary, merges and markers of the starter's `tokenizer.json`.
+
+    `breaks`: it breaks lines now and then; else hardly ever. More layers make it slower.
+    """
     spec: dict[str, Any] = json.loads((starter.FOLDER / "tokenizer.json").read_text("utf-8"))
     vocab = dict(spec["model"]["vocab"])
     added = {token["content"]: token["id"] for token in spec["added_tokens"]}
@@ -34,7 +40,7 @@ def write_model(path: Path, seed: int = 1) -> None:
     writer: Any = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(INNER)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
@@ -54,7 +60,7 @@ def write_model(path: Path, seed: int = 1) -> None:
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(added["<｜begin▁of▁sentence｜>"])
     writer.add_eos_token_id(added["<｜end▁of▁sentence｜>"])
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(1)
 
     def matrix(name: str, rows: int, columns: int, scale: float, louder: tuple[int, ...] = ()) -> None:
         values = chance.standard_normal((rows, columns)) * scale
@@ -62,9 +68,9 @@ def write_model(path: Path, seed: int = 1) -> None:
         writer.add_tensor(f"{name}.weight", values.astype(np.float32))
 
     matrix("token_embd", size, HIDDEN, 1.0)
-    matrix("output", size, HIDDEN, 1.0, louder=(vocab["Ċ"],))  # the line break
+    matrix("output", size, HIDDEN, 1.0, louder=(vocab["Ċ"],) if breaks else ())
     writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
-    for layer in (f"blk.{i}." for i in range(LAYERS)):
+    for layer in (f"blk.{i}." for i in range(layers)):
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
             matrix(layer + name, HIDDEN, HIDDEN, 0.3)
         matrix(layer + "ffn_gate", INNER, HIDDEN, 0.3)
@@ -87,6 +93,22 @@ def serve(file: Path, port: int = 0, threads: int = 1) -> Any:
     parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
     parameters.cache_ram_mib, parameters.port, parameters.verbosity = 0, port, -1
     return xllamacpp.Server(parameters)
+
+
+async def decoding(http: Http) -> int | None:
+    """How many tokens the answer in hand has so far, as the server says; None: it does nothing."""
+    slots: Any = await http.get("/slots")
+    return next((slot["next_token"][0]["n_decoded"] for slot in slots if slot["is_processing"]), None)
+
+
+async def freed(http: Http) -> int:
+    """Waits until the server does nothing any more; how many tokens the last answer had when that was seen last."""
+    began, last = time.monotonic(), 0
+    while (now := await decoding(http)) is not None:
+        assert time.monotonic() - began < 60, "it goes on for nobody"
+        last = now
+        await asyncio.sleep(0.005)
+    return last
 
 
 class Process:

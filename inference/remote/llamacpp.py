@@ -75,6 +75,7 @@ class LlamaCpp:
             "stop": native_stops(request.stops),
             "cache_prompt": request.reuse,
             "stream": True,
+            "timings_per_token": True,  # most streams are closed before the last event, which has them anyway
         }
         if sampling.temperature:
             body |= {"top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": 0.0, "seed": sampling.seed or -1}
@@ -90,7 +91,7 @@ class LlamaCpp:
 
     def read(self, event: dict[str, Any]) -> Delta:
         """An event of `/completion`."""
-        timings = cast(dict[str, Any], event.get("timings") or {}) if event.get("stop") else {}
+        timings = cast(dict[str, Any], event.get("timings") or {})
         kind = str(event.get("stop_type") or "")
         finished = {"limit": "length", "": ""}.get(kind, "stop") if event.get("stop") else ""
         return Delta(

@@ -24,6 +24,7 @@ from lsp_server.backends.remote_settings import RemoteSettings
 from lsp_server.backends.worker import Lost, Refused, State, WorkerBackend
 
 if TYPE_CHECKING:
+    from inference.endpoint import WorkerSettings
     from inference.remote.client import Client
     from lsp_server.settings import Settings
 
@@ -64,10 +65,11 @@ class RemoteBackend:
         self,
         settings: RemoteSettings,
         on_state: Callable[[State], None] = lambda _: None,
-        local: WorkerBackend | None = None,
+        local: WorkerSettings | None = None,
     ):
-        """`local`: the worker that answers what no engine can or may."""
-        self._settings, self._on_state, self._local = settings, on_state, local
+        """`local`: of the worker that answers what no engine can or may, if one is to."""
+        self._settings, self._on_state = settings, on_state
+        self._local = WorkerBackend(local, self._local_state) if local else None
         self._sites = [Site(url.rstrip("/")) for url in settings.urls]
         self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -110,6 +112,8 @@ class RemoteBackend:
         if not there and self._local and self._local.ready:
             source = self._local.fim(request)
         elif not may_leave:
+            if self._local:
+                self._local.ensure()
             name = document.rpartition("/")[2]
             raise Refused(Failure("failed", f"{name} is not sent anywhere: it matches `fimble.exclude`"))
         else:
@@ -251,13 +255,18 @@ class RemoteBackend:
             state = State("failed", away[0].problem + instead)
         else:
             return
-        if not ready and self._local:
-            self._local.ensure()
-        if state.name == "failed":
-            log.warning("%s", state.message)
         if (state.name, state.message) != (self.state.name, self.state.message):
             self.state = state
+            if state.name == "failed":
+                log.warning("%s", state.message)
             self._on_state(state)
+        if not ready and self._local:
+            self._local.ensure()
+
+    def _local_state(self, state: State) -> None:
+        """The local worker's, which is the server's while no engine is there."""
+        if not any(site.state == "ready" for site in self._sites):
+            self._on_state(attrs.evolve(state, message=f"{state.message} (no engine is there)"))
 
 
 def _client(settings: RemoteSettings, url: str, key: str) -> Client:
@@ -293,4 +302,4 @@ def backend_of(settings: Settings, on_state: Callable[[State], None]) -> WorkerB
     remote = settings.remote
     if remote is None:
         return WorkerBackend(settings.worker, on_state)
-    return RemoteBackend(remote, on_state, WorkerBackend(settings.worker) if remote.fallback else None)
+    return RemoteBackend(remote, on_state, settings.worker if remote.fallback else None)
