@@ -226,7 +226,7 @@ def chosen_settings(model: str = "", device: str = "", dtype: str = "") -> Setti
     for problem in problems + unfit:
         errors.print(f"[yellow]fimble:[/yellow] {escape(problem)}", soft_wrap=True)
     if model and model != settings.model:
-        settings = attrs.evolve(settings, model=model, dtype="auto", worker_url="")
+        settings = attrs.evolve(settings, model=model, dtype="auto", worker_url="", backend="worker")
     said = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
     return attrs.evolve(settings, **said)
 

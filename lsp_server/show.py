@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import attrs
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.text import Text
 from inference.endpoint import WorkerSettings, endpoint
 from inference.wire import Health
 from lsp_server import connect
+from lsp_server.backends.remote import RemoteBackend, backend_of
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion
 from lsp_server.documents import Document
@@ -24,6 +26,7 @@ from lsp_server.settings import Settings
 from lsp_server.snippets import SNIPPETS, Snippet
 from lsp_server.text import Position
 
+AnyBackend = WorkerBackend | RemoteBackend
 CONTEXT = 6
 """Lines shown around a completion."""
 
@@ -42,7 +45,7 @@ class Result:
 
 async def start(console: Console, settings: WorkerSettings) -> int:
     """Starts a worker and waits with a progress bar; the exit status."""
-    backend = await _ready(console, settings)
+    backend = await _ready(console, lambda follow: WorkerBackend(settings, follow))
     if backend is None:
         return 1
     health = backend.ready
@@ -70,7 +73,7 @@ async def status(console: Console, settings: WorkerSettings) -> int:
 
 async def complete(console: Console, uri: str, text: str, cursor: Position, settings: Settings, read_ms: float) -> int:
     """Completes at a place of a file; the exit status (1: no completion, 2: it could not be asked for)."""
-    backend = await _ready(console, settings.worker)
+    backend = await _ready(console, lambda follow: backend_of(settings, follow))
     if backend is None:
         return 2
     result = await _complete(backend, settings, uri, "", text, cursor, read_ms)
@@ -83,7 +86,7 @@ async def complete(console: Console, uri: str, text: str, cursor: Position, sett
 async def demo(console: Console) -> int:
     """Real completions of the embedded model in several languages; the exit status."""
     settings = Settings()
-    backend = await _ready(console, settings.worker)
+    backend = await _ready(console, lambda follow: backend_of(settings, follow))
     if backend is None:
         return 1
     table = Table("language", "first token", "answer", "tokens", title="cold: no keystroke before, nothing cached")
@@ -106,7 +109,7 @@ async def demo(console: Console) -> int:
     return 0 if shown >= 5 else 1
 
 
-async def _snippet(backend: WorkerBackend, settings: Settings, snippet: Snippet) -> Result:
+async def _snippet(backend: AnyBackend, settings: Settings, snippet: Snippet) -> Result:
     before, after = snippet.text.split(snippet.cursor)
     cursor = Position(before.count("\n"), len(before) - before.rfind("\n") - 1)
     return await _complete(
@@ -115,7 +118,7 @@ async def _snippet(backend: WorkerBackend, settings: Settings, snippet: Snippet)
 
 
 async def _complete(
-    backend: WorkerBackend,
+    backend: AnyBackend,
     settings: Settings,
     uri: str,
     language: str,
@@ -139,21 +142,21 @@ async def _complete(
     return Result(session, cursor, found, traces[-1] if traces else None, read_ms, parse_ms)
 
 
-async def _ready(console: Console, settings: WorkerSettings) -> WorkerBackend | None:
-    """A backend whose worker is loaded, or None after saying why there is none."""
+async def _ready(console: Console, make: Callable[[Callable[[State], None]], AnyBackend]) -> AnyBackend | None:
+    """A backend that can answer, or None after saying why there is none."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True)
     task: TaskID = bar.add_task("worker", total=1.0)
 
     def follow(state: State) -> None:
         bar.update(task, description=state.message, completed=state.progress)
 
-    backend = WorkerBackend(settings, follow)
+    backend = make(follow)
     with bar:
         await backend.ensure()
     if backend.ready is None:
         console.print(f"[red]fimble: {backend.state.message}[/red]")
         if backend.state.can_restart:
-            console.print(f"`fimble worker stop --model {settings.model}` ends the worker; then try again.")
+            console.print("`fimble worker stop`, with --model if you gave one, ends the worker; then try again.")
         await backend.close()
         return None
     return backend

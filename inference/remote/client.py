@@ -11,6 +11,7 @@ import attrs
 from inference.remote.answer import Answer, Unconstrained
 from inference.remote.dialect import Dialect, Found
 from inference.remote.http import Http, Unreachable
+from inference.remote.prompts import cleaned
 from inference.wire import End, FimRequest, Piece, Sampling
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Client:
                     yield message
 
     async def _stream(self, request: FimRequest, index: int, heal: bool) -> AsyncGenerator[Piece | End, None]:
-        dialect = self._dialect
+        dialect, request = self._dialect, cleaned(request)
         likeliest = max(1, request.top_logprobs, LIKELIEST * heal)
         ask = await dialect.ask(request, heal=heal, likeliest=likeliest)
         answer = Answer(request, ask.held, ask.prompt, index)

@@ -26,8 +26,17 @@ LONGEST_HELD = 32
 """Characters of a word that is held back whole; a longer one is not held back."""
 _LAST_PIECE = re.compile(r" ?\w+\Z|[^\S\n]+\Z|[^\w\s]+\Z")
 _CONTROL = re.compile("|".join(re.escape(text) for text in sorted(CONTROL, key=len, reverse=True)))
+_HALF = re.compile("[\ud800-\udfff]")
 BREAK = "\u2060"
 """Word joiner: nothing to see, and no tokenizer's marker has one."""
+
+
+def cleaned(request: FimRequest) -> FimRequest:
+    """`request` with lone surrogates, which neither JSON nor tokenizers take, as U+FFFD."""
+    texts = {"prefix": request.prefix, "typed": request.typed, "suffix": request.suffix}
+    odd = {name: text for name, text in texts.items() if _HALF.search(text)}
+    clean = {name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for name, text in odd.items()}
+    return attrs.evolve(request, **clean)
 
 
 def neutral(text: str) -> str:

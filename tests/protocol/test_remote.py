@@ -235,6 +235,24 @@ def test_a_file_that_llama_cpp_can_not_load_is_said_by_the_worker(
     assert words in " ".join((done.stdout + done.stderr).split())
 
 
+def test_fimble_complete_asks_the_engine_of_the_settings_file(
+    fresh_state: dict[str, str], tmp_path: Path, engine: llama.Process
+) -> None:
+    config = tmp_path / "config" / "fimble"
+    config.mkdir(parents=True)
+    (config / "settings.toml").write_text(f'backend = "llamacpp"\n[remote]\nurl = "{engine.address}"\n')
+    (tmp_path / "a.py").write_text(CODE)
+    done = subprocess.run(
+        [FIMBLE, "complete", f"{tmp_path / 'a.py'}:{PLACE[0] + 1}:{PLACE[1] + 1}"],
+        env=fresh_state | {"XDG_CONFIG_HOME": str(config.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: the noise is not worth showing
+    assert "tokens computed" in done.stdout
+
+
 def test_doctor_shows_the_engine_its_health_and_where_its_key_comes_from(
     fresh_state: dict[str, str], tmp_path: Path, engine: llama.Process
 ) -> None:

@@ -128,6 +128,15 @@ def test_marker_strings_of_every_family_stay_text_wherever_they_stand(server: st
 
 
 @BOTH
+def test_half_a_character_is_a_character_that_nobody_knows(server: str, tokenizer: str) -> None:
+    async def body(client: Client, _: Http) -> None:
+        half = attrs.evolve(REQUEST, prefix="a = '\ud83d'\n", typed="\n \udc00", suffix="\udfff\n")
+        assert (await answer(client, half))[1].prompt > 0
+
+    ask(server, body, tokenizer)
+
+
+@BOTH
 def test_a_keystroke_computes_only_what_is_new(server: str, tokenizer: str) -> None:
     name = "ours" if tokenizer else "its"  # or the test before this one has filled the cache
     document = "".join(f"{name}_{i} = compute({i})\n" for i in range(40))
