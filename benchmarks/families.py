@@ -1,6 +1,6 @@
 """Keystrokes on a model of Qwen2.5-Coder-0.5B's shape: this project's engine, transformers and llama.cpp, side by side.
 
-    python -m benchmarks.families [--documents N] [--quick] [--anyway] [--json OUT]
+    python -m benchmarks.families [--documents N] [--size TOKENS] [--quick] [--anyway] [--json OUT]
 
 The weights are random, as the time of a step does not depend on them: int8 here, float32 in the transformers library,
 Q8_0 in llama.cpp (pip install xllamacpp gguf). Each engine has a process of its own and two threads; they take turns,
@@ -14,6 +14,7 @@ Exit status 2 if the machine is not idle at the start (with --anyway that is onl
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,8 +42,8 @@ from benchmarks.quiet import IDLE, Quiet
 
 SHAPE = Shape("qwen2", 151_936, 896, 24, 14, 2, 4864, biased=True)
 """Qwen2.5-Coder-0.5B's: 494 million parameters, the embedding counted once."""
-SIZES = (600, 1200)
-KEYS = 8
+KEYS, WARM = 8, 100
+"""Keystrokes a document, and tokens of the prompt with which an engine's turn begins."""
 
 
 def config() -> dict[str, Any]:
@@ -67,9 +68,15 @@ def build(name: str) -> Contender:
         import torch
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
-        torch.manual_seed(1)
+        from inference.models.shapes import shape_of
+        from inference.random_weights import RandomWeights, shapes
+
         fields = {key: value for key, value in config().items() if key not in ("model_type", "rope_theta")}
-        return Transformers(Qwen2ForCausalLM(Qwen2Config(**fields)).float())
+        drawn = RandomWeights(shape_of(config()), "cpu", torch.float32)
+        state = {name: drawn.tensor(name) for name in shapes(shape_of(config()))}
+        kind: Any = Qwen2ForCausalLM
+        shape = Qwen2Config(**fields)
+        return Transformers(kind.from_pretrained(None, config=shape, state_dict=state, dtype=torch.float32))
     if name in (LLAMA, FLASH):
         return Llama(name == FLASH, SHAPE)
     return Fimble(drafts=False, model=native())
@@ -94,12 +101,18 @@ def native() -> Any:
         return loader.submit(made).result()
 
 
-def measure(names: list[str], documents: int, keys: int, seed: int) -> dict[Case, list[Figures]]:
+def measure(
+    console: Console, names: list[str], documents: int, keys: int, sizes: list[int], seed: int
+) -> dict[Case, list[Figures]]:
     """The figures of every case, on an otherwise idle machine."""
     library, samples = Library(own_texts(), seed), dict[Case, list[Figures]]()
-    engines = [Apart(name, build) for name in names]
-    for turn, size in itertools.product(range(documents), SIZES):
-        document, other = (library.document(size, keys, MISSING) for _ in range(2))
+    engines: list[Apart] = []
+    for name in names:
+        began = time.monotonic()
+        engines.append(Apart(name, build))
+        console.print(f"{name}: loaded in {time.monotonic() - began:.0f} s", highlight=False)
+    for turn, size in itertools.product(range(documents), sizes):
+        document, other = library.document(size, keys, MISSING), library.document(WARM, 1, 1)
         order = engines[turn % len(engines) :] + engines[: turn % len(engines)]
         timed = {engine.name: type_into(engine, document, other) for engine in order}
         for (name, what), figures in comparable(timed).items():
@@ -109,13 +122,13 @@ def measure(names: list[str], documents: int, keys: int, seed: int) -> dict[Case
     return samples
 
 
-def table(samples: dict[Case, list[Figures]], names: list[str]) -> Table:
+def table(samples: dict[Case, list[Figures]], names: list[str], sizes: list[int]) -> Table:
     """Every case as it is printed."""
     shown = Table(title=f"ms, p50 / p95, {THREADS} threads each")
     shown.add_column("")
     for name in names:
         shown.add_column(name, justify="right")
-    for what, size in itertools.product((COLD, FIRST, ROW_LINE), SIZES):
+    for what, size in itertools.product((COLD, FIRST, ROW_LINE), sizes):
         spreads = (spread(samples.get((name, what, size, "idle"), []))["ms"] for name in names)
         cells = (f"{ms['p50']:.{digits(ms)}f} / {ms['p95']:.{digits(ms)}f}" for ms in spreads)
         shown.add_row(f"{what}, {size} tokens", *cells)
@@ -126,6 +139,7 @@ def main(
     documents: Annotated[int, typer.Option(help="of each size")] = 3,
     quick: Annotated[bool, typer.Option(help="one document and few keys: does it work at all?")] = False,
     anyway: Annotated[bool, typer.Option(help="measure on a machine that is not idle")] = False,
+    size: Annotated[list[int] | None, typer.Option(help="tokens of a prompt; may be given several times")] = None,
     seed: Annotated[int, typer.Option(help="of the prompts")] = 1,
     out: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
 ) -> None:
@@ -136,13 +150,14 @@ def main(
         if not (anyway or quick):
             console.print(f"[red]end other programs (below {IDLE:.0%} is wanted), or measure with --anyway")
             raise typer.Exit(2)
+    sizes = size or [600, 1200]
     names = [PLAIN, TRANSFORMERS, LLAMA, FLASH]
     if lacking := llama_standin.missing():
         console.print(f"[yellow]{lacking}")
         names = names[:2]
-    samples = measure(names, 1 if quick else documents, 4 if quick else KEYS, seed)
+    samples = measure(console, names, 1 if quick else documents, 4 if quick else KEYS, sizes, seed)
     quiet.finish()
-    console.print(table(samples, names))
+    console.print(table(samples, names, sizes))
     console.print(f"the machine: {quiet}; a line is {LINE} tokens")
     if out:
         rows = [

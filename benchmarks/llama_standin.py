@@ -20,6 +20,8 @@ import attrs
 import numpy as np
 
 CONTEXT, BATCH = 4096, 512
+DISTINCT = 512
+"""Rows of a matrix that are drawn; the others repeat them, as drawing takes longer than all that is timed."""
 ADVICE = "pip install xllamacpp gguf"
 
 
@@ -82,9 +84,10 @@ def write_model(path: Path, shape: Shape = STARTER, seed: int = 1) -> int:
     def matrix(name: str, rows: int, columns: int) -> None:
         nonlocal parameters
         parameters += rows * columns
-        values = chance.standard_normal((rows, columns)).astype(np.float32) * 0.02
+        values = chance.standard_normal((min(rows, DISTINCT), columns)).astype(np.float32) * 0.02
         kind = gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
+        quantised = gguf.quants.quantize(values, kind)
+        writer.add_tensor(f"{name}.weight", np.resize(quantised, (rows, quantised.shape[1])), raw_dtype=kind)
 
     def norm(name: str) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(hidden, np.float32))

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from inference.checkpoint import Checkpoint, Int8
+from inference.memory import weight_bytes
 from inference.models.llama import Llama
 from inference.models.llama_config import config, shapes
 from inference.models.matrices import PACKED_ROWS
@@ -243,3 +244,26 @@ def test_other_configurations_are_left_to_transformers(kind: str, change: dict[s
         config(published | change)
     assert config(BASE | {"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False})
     assert config(BASE | {"model_type": "mistral", "sliding_window": None})
+
+
+@pytest.mark.parametrize("scaling", [None, LLAMA3, YARN, LINEAR], ids=str)
+def test_a_config_as_published_says_what_one_written_by_transformers_says(scaling: dict[str, Any] | None) -> None:
+    written = BASE | {"model_type": "llama", "rope_parameters": scaling or {"rope_type": "default", "rope_theta": 2e4}}
+    apart = dict(scaling) if scaling else {}
+    theta = apart.pop("rope_theta", 2e4)
+    published = BASE | {"model_type": "llama", "rope_theta": theta, "rope_scaling": apart or None}
+    assert config(published) == config(written)
+    if apart:
+        published["rope_scaling"] = {"type" if name == "rope_type" else name: value for name, value in apart.items()}
+        assert config(published) == config(written)
+
+
+def test_what_a_model_takes_is_known_before_it_is_loaded(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        shape = config(json.loads((folder / "config.json").read_text()))
+        source = Checkpoint(folder, "cpu", torch.bfloat16, int8=True)
+        names = shapes(shape)
+        assert weight_bytes(shape, "bfloat16") == sum(source.tensor(name).nbytes for name in names)
+        kept = [source.matrix(name) for name in names]
+        sizes = [k.values.nbytes + k.scale.nbytes if isinstance(k, Int8) else k.nbytes for k in kept]
+        assert weight_bytes(shape, "int8") == sum(sizes)
