@@ -12,10 +12,10 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -25,6 +25,9 @@ from inference.remote.dialect import TooLong
 from inference.remote.http import Http, Rejected, Unreachable
 from inference.remote.llamacpp import LlamaCpp
 from inference.wire import End, Failure, FimRequest, Piece
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class ManagedLlamaCpp:
         if not Path(file).is_file():
             raise NotHere(f"there is no file {file}")
         self._server, address, key = _serve(file, device)
-        http = Http(address, key)
+        self._http = http = Http(address, key)
         self.tokens = Client(http, LlamaCpp(http))
         found = asyncio.run_coroutine_threadsafe(self.tokens.look(), loop).result()
         self._loop = loop
@@ -99,11 +102,12 @@ class ManagedLlamaCpp:
         self.counts: Counter[str] = Counter()
         self.step_seconds = 0.0
         self._tickets: set[Ticket] = set()
+        self._passed = 0  # requests of other clients under way
 
     @property
     def running(self) -> int:
         """Requests in hand."""
-        return len(self._tickets)
+        return len(self._tickets) + self._passed
 
     def figures(self) -> Mapping[str, float]:
         """Gauges for `/metrics`: llama.cpp keeps its own."""
@@ -118,6 +122,19 @@ class ManagedLlamaCpp:
         self._tickets.add(ticket)
         ticket.task = self._loop.create_task(self._answer(ticket))
         return ticket
+
+    @contextlib.asynccontextmanager
+    async def passing(self, method: str, path: str, body: bytes) -> AsyncGenerator[ClientResponse | None]:
+        """llama.cpp's own answer to another client's request; None if it can't be had."""
+        self._passed += 1
+        try:
+            async with await self._http.raw(method, path, body) as reply:
+                yield reply
+        except Unreachable as error:
+            log.warning("%s: llama.cpp: %s", path, error)
+            yield None
+        finally:
+            self._passed -= 1
 
     def close(self) -> None:
         """Ends what is under way and the server."""

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from inference import keys, wire
 from inference.endpoint import Endpoint, WorkerSettings, endpoint
 from inference.routes import Routes, wants_openai
+from inference.routes.passing import Passing
 from inference.routes.refusals import Refusal, refusal
 from inference.version import VERSION
 from inference.wire import End, Failure, FimRequest, Health, Piece
@@ -81,7 +82,7 @@ class Worker:
                 web.get("/metrics", self._metrics),
                 web.post("/v1/fim", self._fim),
                 web.post("/v1/stop", self._stop_request),
-                *Routes(self._settings.model, self._serving).table(),
+                *self._routes(),
             ]
         )
         if self._settings.listen:
@@ -246,16 +247,16 @@ class Worker:
             return Failure("failed", self._error)
         return self._engine or Failure("loading", f"the model is still loading: {self._stage}")
 
-    def _serving(self) -> tuple[Loaded, Engine] | Failure:
-        """For other clients' routes: the model and its engine; or why there is none."""
-        engine: Any = self._ready()
-        if isinstance(engine, Failure):
-            return engine
+    def _routes(self) -> list[web.RouteDef]:
+        """Those of other clients."""
         if self._settings.is_gguf:
-            return Failure(
-                "malformed", "a GGUF model fills holes for the language server only; ask llama.cpp's own server"
-            )
-        return cast("Loaded", self._loaded), engine
+            return Passing(lambda: cast("ManagedLlamaCpp | Failure", self._ready())).table()
+        return Routes(self._settings.model, self._serving).table()
+
+    def _serving(self) -> tuple[Loaded, Engine] | Failure:
+        """The model and its engine; or why there is none."""
+        engine: Any = self._ready()
+        return engine if isinstance(engine, Failure) else (cast("Loaded", self._loaded), engine)
 
     async def _stream(
         self, request: web.Request, asked: FimRequest, engine: Engine | ManagedLlamaCpp

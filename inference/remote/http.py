@@ -67,7 +67,7 @@ class Http:
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         with self._errors():
-            async with await self._open("POST", path, body, timeout) as response:
+            async with await self._open("POST", path, _bytes(body), timeout) as response:
                 await self._check(response)
                 async for line in response.content:
                     name, _, data = line.rstrip(b"\r\n").partition(b":")
@@ -81,6 +81,13 @@ class Http:
                     if event.get("error"):
                         raise Rejected(500, self.said(data))
                     yield event
+
+    async def raw(self, method: str, path: str, body: bytes) -> aiohttp.ClientResponse:
+        """The answer as it is, whatever it is, to be read and closed by the caller. Raises `Unreachable`."""
+        import aiohttp
+
+        with self._errors():
+            return await self._open(method, path, body, aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S))
 
     async def close(self) -> None:
         """Lets go of all connections."""
@@ -106,24 +113,26 @@ class Http:
 
         timeout = aiohttp.ClientTimeout(total=LOOK_S, sock_connect=CONNECT_S)
         with self._errors():
-            async with await self._open(method, path, body, timeout) as response:
+            async with await self._open(method, path, _bytes(body), timeout) as response:
                 await self._check(response)
                 return json.loads(await response.read())
 
     async def _open(
-        self, method: str, path: str, body: dict[str, Any] | None, limits: aiohttp.ClientTimeout
+        self, method: str, path: str, body: bytes | None, limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         import aiohttp  # late: 0.2 s that the answer to `initialize` need not wait for
 
         if self._session is None:
-            headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+            headers = {"Content-Type": "application/json"}
+            if self._key:
+                headers["Authorization"] = f"Bearer {self._key}"
             connector = aiohttp.TCPConnector(keepalive_timeout=KEPT_S)
             self._session = aiohttp.ClientSession(headers=headers, connector=connector, read_bufsize=LONGEST_LINE)
         url, session = self.base + path, self._session
         for last in (False, True):
             try:
                 # A redirect would take documents to where nobody said they may go.
-                return await session.request(method, url, json=body, timeout=limits, allow_redirects=False)
+                return await session.request(method, url, data=body, timeout=limits, allow_redirects=False)
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -155,3 +164,7 @@ class Http:
             raise Unreachable(self.said(str(error) or type(error).__name__)) from error
         except ValueError as error:
             raise Rejected(502, f"its answer is no JSON: {error}") from error
+
+
+def _bytes(body: dict[str, Any] | None) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
