@@ -40,30 +40,58 @@ def wanted(config: Shape, dtype: str, kind: str) -> int:
     return int(weight_bytes(config, dtype) + cache + WORKSPACE.get(kind, GIB))
 
 
-def check(config: Shape, dtype: str, device: str) -> None:
-    """Raises `DoesNotFit` if a CUDA device has too little memory free."""
-    import torch
-
-    if not device.startswith("cuda"):
+def check(config: Shape, dtype: str, device: str, name: str = "") -> None:
+    """Raises `DoesNotFit` if the device has too little memory free; `name` is the model's, for the way out."""
+    kind = device.partition(":")[0]
+    if kind not in WORKSPACE:
         return
-    free, total = torch.cuda.mem_get_info(device)
-    needed = wanted(config, dtype, "cuda")
+    needed = wanted(config, dtype, kind)
+    if kind == "cpu":
+        import psutil
+
+        memory = psutil.virtual_memory()
+        free, total = int(memory.available), int(memory.total)
+        if needed < 2 * GIB:  # what little is lacking, the system finds
+            return
+    else:
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
     if needed > free:
-        raise DoesNotFit(message(config, dtype, device, needed, free, total))
+        raise DoesNotFit(message(config, dtype, device, needed, free, total, name))
 
 
-def message(config: Shape, dtype: str, device: str, needed: int, free: int, total: int) -> str:
+def message(config: Shape, dtype: str, device: str, needed: int, free: int, total: int, name: str = "") -> str:
     """What is missing, and what would help."""
-    smaller = wanted(config, "int8", "cuda")
+    smaller = wanted(config, "int8", device.partition(":")[0])
     advice: list[str] = []
     if dtype != "int8" and smaller <= total:
         advice.append(f"set `dtype` to int8, which takes {smaller / GIB:.1f} GiB")
     if needed <= total:
-        advice.append("close other programs that use the device")
-    advice.append("choose a smaller model, or `device` cpu if this computer has the memory")
+        advice.append(f"close other programs that use {'memory' if device == 'cpu' else 'the device'}")
+    elsewhere = "" if device == "cpu" else ", or `device` cpu if this computer has the memory"
+    advice.append(f"choose a smaller model{elsewhere}")
+    if smaller > total:
+        advice.append(f"serve it on a machine with GPUs: {vllm(config, name)}; then set `backend` to openai")
     return (
         f"the model needs {needed / GIB:.1f} GiB on {device} as {dtype}, and {free / GIB:.1f} of {total / GIB:.1f} GiB "
         f"are free: {', or '.join(advice)}"
+    )
+
+
+CARD = 80 * GIB
+"""Of the GPUs that a large model is served on."""
+
+
+def vllm(config: Shape, name: str) -> str:
+    """The command that serves a model with vLLM on as few GPUs of 80 GB as hold it; they go in powers of two."""
+    cards = 1
+    while weight_bytes(config, "bfloat16") > 0.9 * cards * CARD:
+        cards *= 2
+    context = min(8192, config.max_position_embeddings)
+    return (
+        f"`vllm serve {name or 'MODEL'} --dtype bfloat16 --tensor-parallel-size {cards} --max-model-len {context} "
+        f"--trust-remote-code --enable-prefix-caching` ({cards} x 80 GB)"
     )
 
 

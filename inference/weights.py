@@ -84,14 +84,14 @@ def load(name: str, device: str, dtype: str, progress: Progress) -> Loaded:
     else:
         window = starter.WINDOW if name == "starter" else shape.max_position_embeddings
         words = str(kind).removeprefix("torch.")
-        memory.check(shape, words, place)
+        memory.check(shape, words, place, name)
         try:
             model = native(shape, _source(folder, shape, place, kind, progress), place, kind, window)
             model.prepare(lambda share: progress("preparing the device's kernels", 0.9 + 0.05 * share))
         except torch.OutOfMemoryError as error:  # somebody else took what was free
             free, total = torch.cuda.mem_get_info(place)
             needed = memory.wanted(shape, words, "cuda")
-            raise memory.DoesNotFit(memory.message(shape, words, place, needed, free, total)) from error
+            raise memory.DoesNotFit(memory.message(shape, words, place, needed, free, total, name)) from error
     progress("first run", 0.95)
     sequence = model.begin([0] * 8, reuse=False)
     model.forward([(sequence, 7, 1)])

@@ -85,25 +85,73 @@ def root(
 
 @app.command()
 def complete(
-    place: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="line and column from 1")],
+    place: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="line and column from 1; FILE with --markers")],
     model: Model = "",
     device: Device = "",
     dtype: Dtype = "",
     layout: Annotated[str, typer.Option(help="anchored or psm")] = "anchored",
+    markers: Annotated[
+        bool, typer.Option("--markers", help="FILE has its hole marked, as <|fim▁begin|> … <|fim▁hole|> … <|fim▁end|>")
+    ] = False,
 ) -> None:
     """Prints the completion at a place of a file, and the time of each stage."""
-    from lsp_server import show
+    from lsp_server import show, talk
 
-    file, cursor = _place(place)
+    file, cursor = (Path(place), Position(0, 0)) if markers else _place(place)
     if layout not in ("anchored", "psm"):
         raise typer.BadParameter("anchored or psm", param_hint="--layout")
     settings = attrs.evolve(chosen_settings(model, device, dtype), layout=layout)
     began = time.perf_counter()
     text = _read(file)
     read_ms = (time.perf_counter() - began) * 1000
+    if markers:
+        try:
+            text, cursor = talk.unmarked(text)
+        except ValueError as error:
+            _give_up(f"{file}: {error}")
     if cursor.line > text.count("\n"):
         _give_up(f"{file} has {text.count(chr(10)) + 1} lines, not {cursor.line + 1}")
     sys.exit(asyncio.run(show.complete(console, file.resolve().as_uri(), text, cursor, settings, read_ms)))
+
+
+Temperature = Annotated[float, typer.Option(min=0, max=2, help="0: always the likeliest token")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="tokens at most")]
+
+
+@app.command()
+def generate(
+    file: Annotated[str, typer.Argument(help="a text to go on from; - reads standard input")],
+    model: Model = "",
+    device: Device = "",
+    dtype: Dtype = "",
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    echo: Annotated[bool, typer.Option("--echo", help="print the file's text before it")] = False,
+) -> None:
+    """Prints how the model goes on from the end of a file."""
+    from lsp_server import talk
+
+    text = sys.stdin.read() if file == "-" else _read(Path(file))
+    settings = chosen_settings(model, device, dtype).worker
+    sys.exit(asyncio.run(talk.generate(errors, settings, text, max_tokens, temperature, echo)))
+
+
+@app.command()
+def chat(
+    message: Annotated[str, typer.Argument(help="one question; without it you talk, line by line")] = "",
+    model: Model = "",
+    device: Device = "",
+    dtype: Dtype = "",
+    system: Annotated[str, typer.Option(help="what the model is told before")] = "",
+    max_tokens: MaxTokens = 1024,
+    temperature: Temperature = 0.0,
+) -> None:
+    """Talks with an instruct model, by its own chat template."""
+    from lsp_server import talk
+
+    settings = chosen_settings(model, device, dtype).worker
+    talker = talk.Chat(settings, system, max_tokens, temperature)
+    sys.exit(asyncio.run(talker.run(errors, message)))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from rich.console import Console
@@ -27,6 +28,8 @@ from lsp_server.snippets import SNIPPETS, Snippet
 from lsp_server.text import Position
 
 AnyBackend = WorkerBackend | RemoteBackend
+B = TypeVar("B", bound=AnyBackend)
+
 CONTEXT = 6
 """Lines shown around a completion."""
 
@@ -45,7 +48,7 @@ class Result:
 
 async def start(console: Console, settings: WorkerSettings) -> int:
     """Starts a worker and waits with a progress bar; the exit status."""
-    backend = await _ready(console, lambda follow: WorkerBackend(settings, follow))
+    backend = await ready(console, lambda follow: WorkerBackend(settings, follow))
     if backend is None:
         return 1
     health = backend.ready
@@ -73,7 +76,7 @@ async def status(console: Console, settings: WorkerSettings) -> int:
 
 async def complete(console: Console, uri: str, text: str, cursor: Position, settings: Settings, read_ms: float) -> int:
     """Completes at a place of a file; the exit status (1: no completion, 2: it could not be asked for)."""
-    backend = await _ready(console, lambda follow: backend_of(settings, follow))
+    backend = await ready(console, lambda follow: backend_of(settings, follow))
     if backend is None:
         return 2
     result = await _complete(backend, settings, uri, "", text, cursor, read_ms)
@@ -86,7 +89,7 @@ async def complete(console: Console, uri: str, text: str, cursor: Position, sett
 async def demo(console: Console) -> int:
     """Real completions of the embedded model in several languages; the exit status."""
     settings = Settings()
-    backend = await _ready(console, lambda follow: backend_of(settings, follow))
+    backend = await ready(console, lambda follow: backend_of(settings, follow))
     if backend is None:
         return 1
     table = Table("language", "first token", "answer", "tokens", title="cold: no keystroke before, nothing cached")
@@ -142,7 +145,7 @@ async def _complete(
     return Result(session, cursor, found, traces[-1] if traces else None, read_ms, parse_ms)
 
 
-async def _ready(console: Console, make: Callable[[Callable[[State], None]], AnyBackend]) -> AnyBackend | None:
+async def ready(console: Console, make: Callable[[Callable[[State], None]], B]) -> B | None:
     """A backend that can answer, or None after saying why there is none."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True)
     task: TaskID = bar.add_task("worker", total=1.0)

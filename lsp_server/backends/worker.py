@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -36,6 +37,10 @@ class Refused(Exception):
     def __init__(self, failure: Failure):
         super().__init__(failure.message)
         self.failure = failure
+
+
+class Unanswered(Exception):
+    """One of the worker's other routes refused a request; the message says why."""
 
 
 class Lost(Exception):
@@ -105,6 +110,24 @@ class WorkerBackend:
         except Lost as error:
             self._become(State("absent", str(error)))
             raise
+
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Streams the answer of one of the worker's OpenAI routes; closing it cancels. Raises `Unanswered`, `Lost`."""
+        if self._session is None:
+            raise Lost("not connected to a worker")
+        try:
+            async with self._session.post(self._base + path, json={**body, "stream": True}) as response:
+                if response.status != 200:
+                    raise Unanswered((await response.json())["error"]["message"])
+                async for line in response.content:
+                    if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                        continue
+                    event: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                    if "error" in event:
+                        raise Unanswered(event["error"]["message"])
+                    yield event
+        except (OSError, _client_error()) as error:
+            raise Lost(str(error) or type(error).__name__) from error
 
     async def stop(self) -> bool:
         """Asks the worker to end; False if none was there. Returns once its socket is gone.

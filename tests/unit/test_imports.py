@@ -138,7 +138,14 @@ def test_nothing_installed_imports_benchmarks_tests_or_the_command() -> None:
 
 
 def test_only_the_command_line_imports_typer_and_rich() -> None:
-    allowed = {"evaluation.cli", "lsp_server.cli", "lsp_server.doctor", "lsp_server.show", "lsp_server.stats"}
+    allowed = {
+        "evaluation.cli",
+        "lsp_server.cli",
+        "lsp_server.doctor",
+        "lsp_server.show",
+        "lsp_server.stats",
+        "lsp_server.talk",
+    }
     assert [str(i) for i in imports() if i.is_of("typer", "rich") and i.importer not in allowed] == []
 
 
