@@ -141,7 +141,6 @@ local function follow_events()
   on({ "CursorMoved", "CursorMovedI", "InsertEnter" }, function()
     resting:start(REST_MS, 0, tell_place)
   end)
-  on("LspProgress", server.on_progress)
 end
 
 -- Starts fimble; called again, changes the options. They are described in `:help fimble-options`.

@@ -10,8 +10,7 @@ local PAUSE_MS = 2000 -- before a server that ended is started again; twice as l
 
 local client_id ---@type integer?
 local not_before, pause = 0, PAUSE_MS -- when the server may be started again
-local progress = "" -- of the model's loading
-local failure = "" -- why there are no completions
+local state = { state = "idle", message = "" } -- as `fimble/status` has it
 
 M.on_refresh = function() end -- the server has more to say than when it was asked
 M.on_exit = function() end
@@ -37,7 +36,11 @@ end
 
 -- Whether the model is being loaded.
 function M.loading()
-  return progress ~= ""
+  return state.state == "loading"
+end
+
+local function percent()
+  return M.loading() and (" %d%%"):format((state.progress or 0) * 100) or ""
 end
 
 -- For a status line: "" where there are no completions, else the name, and how far the model is loaded, "off" or
@@ -49,7 +52,7 @@ function M.status()
   elseif not M.client(bufnr) then
     return ""
   end
-  return failure ~= "" and "fimble failed" or "fimble" .. progress
+  return state.state == "error" and "fimble failed" or "fimble" .. percent()
 end
 
 -- The same as a sentence.
@@ -62,19 +65,25 @@ function M.report()
     return "switched off " .. where
   elseif not M.client(bufnr) then
     return "the server runs, but does not serve this buffer"
-  elseif failure ~= "" then
-    return failure
+  elseif state.state == "error" then
+    return state.message
   end
-  return progress ~= "" and "loading the model," .. progress or "ready"
+  return M.loading() and "loading the model," .. percent() or "ready"
 end
 
-local function fail(message)
-  failure = message
-  notice.tell(message)
-  vim.schedule(vim.cmd.redrawstatus)
-end
+local on_status = vim.schedule_wrap(function(status)
+  local loaded = M.loading()
+  state = status
+  if M.loading() or loaded then
+    notice.say(M.loading() and "fimble: loading the model" .. percent() or "")
+  end
+  vim.cmd.redrawstatus()
+end)
 
 local handlers = {
+  ["fimble/status"] = function(_, params)
+    on_status(params)
+  end,
   ["fimble/refresh"] = vim.schedule_wrap(function()
     M.on_refresh()
   end),
@@ -83,7 +92,7 @@ local handlers = {
   end,
   -- Neovim would open a dialogue in the middle of typing, and take the next keys for the answer.
   ["window/showMessageRequest"] = function(_, params)
-    fail((params.actions or {})[1] and params.message .. " (:Fimble restart)" or params.message)
+    notice.tell((params.actions or {})[1] and params.message .. " (:Fimble restart)" or params.message)
     return vim.NIL
   end,
 }
@@ -93,7 +102,7 @@ local function connect(dispatchers)
   local on_exit = dispatchers.on_exit
   dispatchers.on_exit = function(code, signal)
     on_exit(0, 0)
-    progress, failure = "", ""
+    state = { state = "idle", message = "" }
     if code ~= 0 or (signal ~= 0 and signal ~= 15) then
       local how = signal ~= 0 and "signal " .. signal or "status " .. code
       notice.tell(("server ended (%s), will restart; try :Fimble doctor"):format(how))
@@ -146,7 +155,7 @@ function M.attach(bufnr)
   end
   local capabilities = lsp.protocol.make_client_capabilities()
   capabilities.textDocument.inlineCompletion = { dynamicRegistration = false }
-  capabilities.experimental = { fimble = { refresh = true } }
+  capabilities.experimental = { fimble = { refresh = true, status = true } }
   client_id = lsp.start({
     name = "fimble",
     cmd = connect,
@@ -171,7 +180,7 @@ end
 -- Starts the model's worker anew, or the server if that has ended.
 function M.restart()
   local client = M.client()
-  failure, not_before, pause = "", 0, PAUSE_MS
+  not_before, pause = 0, PAUSE_MS
   if client then
     M.run(client, "fimble.restartWorker")
   else
@@ -189,19 +198,6 @@ function M.run(client, command, argument, callback)
       callback(result)
     end
   end, api.nvim_get_current_buf())
-end
-
--- Follows the loading of the model.
-function M.on_progress(event)
-  if event.data.client_id ~= client_id then
-    return
-  end
-  local value = event.data.params.value
-  local ended = value.kind == "end"
-  progress = not ended and (" %d%%"):format(value.percentage or 0) or ""
-  failure = ""
-  notice.say(ended and "" or (value.title or "fimble: loading the model") .. progress)
-  vim.cmd.redrawstatus()
 end
 
 return M
