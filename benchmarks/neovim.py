@@ -69,7 +69,7 @@ AHEAD = "asked before the key"
 
 @attrs.frozen
 class Key:
-    """One keystroke that led to ghost text, in milliseconds. What is known is often drawn before the server has said so."""
+    """One keystroke that led to ghost text, in milliseconds. What is known is drawn before the server has said so."""
 
     source: str
     screen: float
