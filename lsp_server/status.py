@@ -30,7 +30,8 @@ class Status:
     def __init__(self, server: LanguageServer):
         self.wanted = False
         self._server = server
-        self._worker = State("absent")
+        self._worker: State | None = None
+        """None until it is known whether there is one."""
         self._enabled = True
         self._requests = 0
         self._working = False
@@ -74,14 +75,16 @@ class Status:
 
     def _tell(self) -> None:
         status = self._status()
-        if self.wanted and status != self._said:
+        if self.wanted and status and status != self._said:
             self._said = status
             self._server.protocol.notify("fimble/status", status)
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> dict[str, Any] | None:
         worker = self._worker
         if not self._enabled:
             return {"state": "off", "message": ""}
+        if worker is None:
+            return None
         if worker.name == "loading":
             return {"state": "loading", "message": worker.message, "progress": worker.progress}
         if worker.name == "failed":
