@@ -84,8 +84,6 @@ class CodeServer:
         program, self.browser = vscode_tools.tools()
         self.profile = folder / "profile"
         self.extensions = folder / "extensions"
-        self.user_settings = self.profile / "User" / "settings.json"
-        self.user_settings.parent.mkdir(parents=True)
         self.set(settings)
         # A path in the test's own folder may be too long for a socket.
         self._sockets = tempfile.TemporaryDirectory(prefix="vscode-")
@@ -114,7 +112,11 @@ class CodeServer:
 
     def set(self, settings: Mapping[str, Any]) -> None:
         """The user's settings, beside those that keep the workbench quiet."""
-        self.user_settings.write_text(json.dumps({**SETTINGS, **settings}, indent=2))
+        # All windows of code-server are remote ones, which read settings of the scope "machine" from the second place.
+        for place, values in (("User", {**SETTINGS, **settings}), ("Machine", settings)):
+            file = self.profile / place / "settings.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values, indent=2))
 
     def window(self, folder: Path, *, driven: bool = True, **options: Any) -> Window:
         """Opens a browser window on a folder; see `Window`."""

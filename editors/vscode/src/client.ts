@@ -11,7 +11,7 @@ import {
   TextDocument,
   window,
 } from "vscode";
-import { CloseAction, LanguageClient, LanguageClientOptions, RevealOutputChannelOn } from "vscode-languageclient/node";
+import type { CloseHandlerResult, LanguageClient, LanguageClientOptions } from "vscode-languageclient/node";
 import { ENVIRONMENT } from "./run";
 import { findServer } from "./server";
 import { section } from "./settings";
@@ -102,11 +102,13 @@ export class Connection implements Disposable {
       return this.onStatus({ state: "missing", message });
     }
     this.log.info(`starting ${this.command}`);
-    this.client = this.create(this.command);
+    this.client = await this.create(this.command);
     await this.client.start().catch((error) => this.fail(`The server ${this.command} did not start: ${error.message ?? error}`));
   }
 
-  private create(command: string): LanguageClient {
+  private async create(command: string): Promise<LanguageClient> {
+    // Read only now: it is most of the extension, and VS Code is still starting when this is activated.
+    const { CloseAction, LanguageClient, RevealOutputChannelOn } = await import("vscode-languageclient/node");
     const options: LanguageClientOptions = {
       documentSelector: SELECTOR,
       outputChannel: this.log,
@@ -114,7 +116,11 @@ export class Connection implements Disposable {
       initializationFailedHandler: () => false,
       errorHandler: {
         error: (error, message, count) => client.createDefaultErrorHandler().error(error, message, count),
-        closed: async () => this.closed(await deaths.closed()),
+        closed: async () => {
+          const result = await deaths.closed();
+          this.closed(result, result.action === CloseAction.Restart);
+          return { ...result, handled: true };
+        },
       },
       middleware: {
         workspace: { configuration: ({ items }) => items.map(() => section(this.context)) },
@@ -151,15 +157,14 @@ export class Connection implements Disposable {
     return client;
   }
 
-  private closed({ action, message }: { action: CloseAction; message?: string }) {
+  private closed({ message }: CloseHandlerResult, restarts: boolean): void {
     const ended = "The server ended unexpectedly";
-    if (action === CloseAction.Restart) {
+    if (restarts) {
       this.onStatus({ state: "starting", message: ended });
       void this.tell(`${ended}; it is started again.`);
     } else {
       this.fail(message ?? `${ended}.`);
     }
-    return { action, handled: true };
   }
 
   private fail(message: string): void {
