@@ -108,7 +108,7 @@ def main() -> None:
             for path, scale in ((options.picture, 2), (options.film, 1)):
                 file = workspace / f"account{scale}.py"
                 file.write_text(TEXT.rstrip() + "\n\n")
-                with server.window(workspace, size=(760, 470), scale=scale) as window:
+                with server.window(workspace, size=(760, 590), scale=scale) as window:
                     best, frames = record(window, file)
                 if path is options.picture:
                     best.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
