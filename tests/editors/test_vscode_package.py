@@ -22,7 +22,9 @@ from tests.editors.vscode_editor import SAVE, Editor
 MANIFEST: dict[str, Any] = json.loads((vscode_tools.EXTENSION / "package.json").read_text("utf-8"))
 PROPERTIES: dict[str, dict[str, Any]] = MANIFEST["contributes"]["configuration"]["properties"]
 OURS = {"command", "installFrom"}
-TRUSTED = OURS | {name for name in FIELDS if re.match(r"model$|device$|dtype$|worker\.", name)}
+TRUSTED = OURS | {
+    name for name in FIELDS if re.match(r"model$|device$|dtype$|worker\.|backend$|remote\.|exclude$", name)
+}
 """Settings that name a program, a model, a device or an address."""
 
 
