@@ -164,10 +164,22 @@ def demo() -> None:
 
 @app.command()
 def doctor(model: Model = "", device: Device = "") -> None:
-    """Checks everything that completions need; every line says what to do."""
+    """Checks all that completions need; every line says what to do. With --model, the model too, to an answer."""
     from lsp_server import doctor as checks
 
-    sys.exit(checks.run(console, chosen_settings(model, device)))
+    sys.exit(checks.run(console, chosen_settings(model, device), thorough=bool(model)))
+
+
+@app.command()
+def setup(
+    model: Annotated[str, typer.Option(help="a hub id, a folder, or starter", show_default="what is recommended")] = "",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, int8 …", show_default="what is recommended")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="ask nothing: accept the licence, write the settings")] = False,
+) -> None:
+    """Recommends a model for this machine, gets it, writes your settings file, prints the lines for your editors."""
+    from lsp_server import setup as steps
+
+    sys.exit(steps.run(console, model, dtype, yes))
 
 
 @app.command()

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import attrs
@@ -76,10 +77,10 @@ class Line:
     advice: str = ""
 
 
-def run(console: Console, settings: Settings) -> int:
-    """Prints every finding; the exit status is 1 if one of them prevents completions."""
+def run(console: Console, settings: Settings, *, thorough: bool = False) -> int:
+    """Prints every finding, `thorough` ones of the model too; the exit status is 1 if one prevents completions."""
     failed = 0
-    for line in findings(settings):
+    for line in chain(findings(settings), _examined(settings) if thorough else ()):
         failed += not line.ok
         sign = "[green]ok[/green]  " if line.ok else "[red]FAIL[/red]"
         console.print(f"{sign} {line.what}: {escape(line.found)}", soft_wrap=True)
@@ -104,6 +105,26 @@ def findings(settings: Settings) -> Iterator[Line]:
     yield from _grammars()
     for editor in connect.editors():
         yield Line(True, editor.name, editor.note, editor.lines)
+
+
+def _examined(settings: Settings) -> Iterator[Line]:
+    """What `inference.examine` finds, in a process of its own."""
+    if settings.worker.is_gguf:
+        return
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "inference.examine", settings.model],
+        cwd=endpoint(settings.worker).state,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        found: list[tuple[bool, str, str, str]] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        found = [(False, "model", f"the examination died: {why}", "see the worker's log, or free some memory")]
+    yield from (Line(*one) for one in found)
 
 
 def _python() -> Line:

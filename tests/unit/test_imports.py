@@ -142,6 +142,7 @@ def test_only_the_command_line_imports_typer_and_rich() -> None:
         "evaluation.cli",
         "lsp_server.cli",
         "lsp_server.doctor",
+        "lsp_server.setup",
         "lsp_server.show",
         "lsp_server.stats",
         "lsp_server.talk",
