@@ -122,7 +122,7 @@ def record(folder: Path, colours: str, size: tuple[int, int], pen: Pen) -> Image
         return pen.draw(neovim.screen)
 
 
-def _rounded(picture: Image.Image, radius: int = 20) -> Image.Image:
+def rounded(picture: Image.Image, radius: int = 20) -> Image.Image:
     """With transparent corners, drawn large and scaled down so that they are smooth."""
     mask = Image.new("L", (picture.width * 4, picture.height * 4))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), radius * 4, 255)
@@ -141,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         picture = record(Path(folder), options.colours, tuple(options.size), Pen(options.fonts))
-    picture = _rounded(picture).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    picture = rounded(picture).quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     picture.save(options.output, optimize=True)
     print(f"{options.output}: {picture.width} x {picture.height}, {options.output.stat().st_size / 1024:.0f} KB")
 

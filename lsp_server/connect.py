@@ -25,11 +25,11 @@ def command() -> str:
     return "fimble" if found and Path(found).resolve() == here.resolve() else str(here)
 
 
-def neovim_folder() -> Path:
-    """The plugin for Neovim: in an installed wheel beside this package, in a checkout below `editors/`."""
+def plugin(editor: str) -> Path:
+    """The folder of an editor's plugin: in an installed wheel beside this package, in a checkout below `editors/`."""
     package = Path(__file__).parent
-    installed = package / "editor_files" / "neovim"
-    return installed if installed.is_dir() else package.parent / "editors" / "neovim"
+    installed = package / "editor_files" / editor
+    return installed if installed.is_dir() else package.parent / "editors" / editor
 
 
 def editors() -> list[Editor]:
@@ -38,7 +38,7 @@ def editors() -> list[Editor]:
     nvim = shutil.which("nvim") or shutil.which("nvim", path=str(Path(sys.executable).parent))
     if nvim:
         setup = f'require("fimble").setup({{ cmd = {{ "{command()}" }} }})'
-        lines = f'vim.opt.rtp:append("{neovim_folder().as_posix()}")\n{setup}'
+        lines = f'vim.opt.rtp:append("{plugin("neovim").as_posix()}")\n{setup}'
         found.append(Editor("Neovim", f"ghost text; put into init.lua ({nvim})", lines))
     if helix := shutil.which("hx") or shutil.which("helix"):
         lines = (
@@ -46,8 +46,11 @@ def editors() -> list[Editor]:
         )
         found.append(Editor("Helix", f"in the completion menu; put into languages.toml ({helix})", lines))
     if emacs := shutil.which("emacs"):
-        lines = f"(with-eval-after-load 'eglot\n  (add-to-list 'eglot-server-programs '(prog-mode \"{command()}\")))"
-        found.append(Editor("Emacs (eglot)", f"in completion-at-point; put into init.el ({emacs})", lines))
+        lines = f"""(add-to-list 'load-path "{plugin("emacs").as_posix()}")
+(require 'fimble)
+(setq fimble-command '("{command()}"))
+(global-fimble-mode)"""
+        found.append(Editor("Emacs", f"ghost text; put into init.el ({emacs})", lines))
     if not found:
         note = "no editor with a known set-up was found on the PATH"
         found.append(Editor("any LSP client", note, f"{command()}    # speaks LSP on standard input and output"))

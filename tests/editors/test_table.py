@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 SHOWN = re.compile(r"""mark\.behaviour\(([^)]*)\)""")
 
 
-@pytest.mark.parametrize("editor", ["neovim", "vscode"])
+@pytest.mark.parametrize("editor", ["emacs", "neovim", "vscode"])
 def test_every_behaviour_has_a_test_in_the_real_editor(editor: str) -> None:
     shown = {
         name

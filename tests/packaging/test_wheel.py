@@ -69,6 +69,9 @@ def test_the_wheel_carries_the_model_the_editors_files_and_the_licence(wheel: Pa
     plugin = ROOT / "editors" / "neovim"
     parts = [path for part in ("doc", "lua", "plugin") for path in (plugin / part).rglob("*") if path.is_file()]
     assert {f"lsp_server/editor_files/neovim/{path.relative_to(plugin).as_posix()}" for path in parts} <= names
+    lisp = [path.name for path in (ROOT / "editors" / "emacs").glob("*.el")]
+    assert lisp
+    assert {f"lsp_server/editor_files/emacs/{name}" for name in lisp} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert re.search(r"^fimble\s*=\s*fimble:main$", commands, re.MULTILINE)
 
