@@ -221,7 +221,9 @@ class Emacs:
         while True:
             screen = self.screen()
             if condition(screen):
-                return screen
+                time.sleep(PAUSE)
+                if screen == self.screen():  # else it was seen while it was drawn, with the cursor elsewhere
+                    return screen
             if time.monotonic() > end:
                 raise TimeoutError(f"no {what} on the screen after {seconds:g} s:\n{screen.text()}")
             time.sleep(PAUSE)
