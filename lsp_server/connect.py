@@ -8,6 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from inference.version import VERSION
+
 
 @attrs.frozen
 class Editor:
@@ -40,6 +42,12 @@ def editors() -> list[Editor]:
         setup = f'require("fimble").setup({{ cmd = {{ "{command()}" }} }})'
         lines = f'vim.opt.rtp:append("{plugin("neovim").as_posix()}")\n{setup}'
         found.append(Editor("Neovim", f"ghost text; put into init.lua ({nvim})", lines))
+    for name in ("code", "codium", "code-server"):
+        if path := shutil.which(name):
+            setup = f"{name} --install-extension fimble-{VERSION}.vsix"
+            note = f"ghost text; `npm ci && npm run package && {setup}` in editors/vscode, and in the settings ({path})"
+            found.append(Editor("VS Code", note, f'"fimble.command": "{command()}"'))
+            break
     if helix := shutil.which("hx") or shutil.which("helix"):
         lines = (
             f'[language-server.fimble]\ncommand = "{command()}"\n# in each language: language-servers = [..., "fimble"]'
