@@ -99,8 +99,10 @@ async def cycle(ls: Server, where: Any) -> dict[str, Any] | None:
     session, cursor = place
     found = session.suggestions.all_at(session.document, cursor)
     if len(found) < 2:
+        shown = [rest.text for _, rest in found]
         await ls.completer.invoke(session, cursor)
         found = session.suggestions.all_at(session.document, cursor)
+        found.sort(key=lambda one: one[1].text not in shown)  # from the one on the screen, not the newest
     if len(found) > 1:
         session.suggestions.rotate([suggestion for suggestion, _ in found], back=bool(_field(where, "back", False)))
     items = ls.completer.known(session, cursor)

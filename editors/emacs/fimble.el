@@ -4,7 +4,7 @@
 ;; Version: 0.1.0
 ;; Package-Requires: ((emacs "28.1"))
 ;; Keywords: convenience, languages
-;; URL: https://github.com/fimble/fimble
+;; URL: https://fimble.invalid/
 
 ;; SPDX-License-Identifier: MIT
 

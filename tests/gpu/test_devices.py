@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.starcoder2 import Starcoder2Config, Starcoder2ForCausalLM
 
 from inference import starter
 from inference.engine import Engine
@@ -22,8 +22,8 @@ from inference.weights import Loaded, ModelNotFound, load
 from inference.wire import End, Failure, FimRequest, Piece, Sampling, Stops
 from tests.gpu.devices import DEVICES
 
-# Any family of the transformers library; DeepSeek-V2 has an engine of its own (test_deepseek_v2.py).
-CONFIG = Qwen2Config(
+# Any family that has no engine of its own (as in test_deepseek_v2.py and test_llama.py).
+CONFIG = Starcoder2Config(
     vocab_size=16384,
     hidden_size=64,
     intermediate_size=128,
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model folder with random weights and the starter's tokenizer."""
     place = tmp_path_factory.mktemp("model")
     torch.manual_seed(7)
-    Qwen2ForCausalLM(CONFIG).save_pretrained(place)
+    Starcoder2ForCausalLM(CONFIG).save_pretrained(place)
     shutil.copy(starter.FOLDER / "tokenizer.json", place)
     return place
 
@@ -55,7 +55,7 @@ IDS = torch.randint(10, 16000, (300,), generator=torch.Generator().manual_seed(3
 
 @DEVICES
 def test_logits_are_those_of_transformers_cold_chunked_stepwise_cached_and_forked(folder: Path, device: str) -> None:
-    reference = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = Starcoder2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = reference(torch.tensor([IDS])).logits[0]
     model = loaded(folder, device).model

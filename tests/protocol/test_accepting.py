@@ -98,6 +98,20 @@ def test_cycling_turns_through_the_alternatives(state: dict[str, str]) -> None:
     drive(body, state)
 
 
+def test_turning_back_leads_to_the_suggestion_that_was_on_the_screen_before_others_were_asked_for(
+    state: dict[str, str],
+) -> None:
+    async def body(client: LspClient) -> None:
+        client.open(URI, "python", CODE)
+        shown = await client.inline(URI, *PLACE)
+        assert shown
+        other = (await run(client, "fimble.cycle", WHERE))["items"][0]
+        back = (await run(client, "fimble.cycle", {**WHERE, "back": True}))["items"][0]
+        assert back["insertText"] == shown["insertText"] != other["insertText"]
+
+    drive(body, state)
+
+
 def test_dismissed_stays_away_until_it_is_asked_for(state: dict[str, str]) -> None:
     async def body(client: LspClient) -> None:
         client.open(URI, "python", CODE)
