@@ -9,11 +9,12 @@ demo: $(VENV)/.ready
 	@$(BIN)/fimble demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest tests --ignore tests/editors
+	$(BIN)/python -m pytest tests --ignore tests/editors --reruns 1
 
-# In the real programs. Installs what is missing of them; Debian's packages need root.
+# In the real programs, where a window may lose a key: what fails is tried again, and the summary says so.
+# Installs what is missing of them; Debian's packages need root.
 test-editors: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest tests/editors
+	$(BIN)/python -m pytest tests/editors --reruns 2
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -67,7 +67,7 @@ def test_a_block_is_shown_below_and_a_key_inserts_its_next_line(code: Editor) ->
     ghost = code.block()
     first, rest = ghost.split("\n", 1)
     line = code.changes("Control+ArrowDown").split("\n")[11]
-    assert line == "\t" + first
+    assert line == "\t" + first.strip()  # whether VS Code indented the new line or left that to the suggestion
     code.window.until(lambda screen: screen.ghost.strip() == rest.strip(), "the rest")
 
 

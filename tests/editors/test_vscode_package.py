@@ -74,8 +74,12 @@ def test_it_is_activated_within_100_ms_and_calls_nobody(
             with server.window(workspace) as window:
                 window.until(lambda screen: "/no/such/fimble" in screen.status, "the extension")
                 assert window.run("return globalThis.calls") == []
-                window.command("workbench.action.showRuntimeExtensions")
-                window.until(lambda _, w=window: re.search(r"\d+ms", w.evaluate(told) or ""), "its time")
+                for _ in range(4):  # the list may be drawn before there are times, and then stays so
+                    window.command("workbench.action.closeAllEditors")
+                    window.command("workbench.action.showRuntimeExtensions")
+                    with suppress(TimeoutError):
+                        window.until(lambda _, w=window: re.search(r"\d+ms", w.evaluate(told) or ""), "its time", 15)
+                        break
                 times.append(int(re.findall(r"(\d+)ms", window.evaluate(told))[0]))
     print(f"activation: {times} ms")
     assert min(times) < 100
