@@ -20,7 +20,7 @@ TYPED_TOKENS = 128
 
 
 class Backend(Protocol):
-    """What answers: the worker today, other engines later."""
+    """What answers: the worker, or an engine of others."""
 
     @property
     def ready(self) -> Health | None:
