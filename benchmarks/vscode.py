@@ -19,7 +19,8 @@ from benchmarks.report import header, spread
 from editors import vscode_tools
 from editors.code_server import CodeServer
 from tests.conftest import stop_workers
-from tests.editors.vscode_editor import SAVE, Editor
+from tests.editors.documents import SAVE
+from tests.editors.vscode_editor import Editor
 
 WATCH = """
 window.keys = [];

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -34,6 +35,17 @@ def stop_workers(env: dict[str, str]) -> None:
     """Ends the starter's worker of that user, on either transport."""
     for transport in ("unix", "tcp"):
         subprocess.run([FIMBLE, "worker", "stop", "--transport", transport], env=env, check=True, capture_output=True)
+
+
+def worker_of(env: dict[str, str]) -> psutil.Process:
+    """That user's worker, the only one."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "inference.worker" in command and process.environ().get("XDG_STATE_HOME") == env["XDG_STATE_HOME"]:
+            found.append(process)
+    [worker] = found
+    return worker
 
 
 @pytest.fixture(scope="session")

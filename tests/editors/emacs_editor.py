@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from editors.emacs_screen import Emacs, Screen
+from tests.editors.documents import MARK
 
 ROOT = Path(__file__).parents[2]
 FIMBLE = Path(sys.executable).with_name("fimble")
 PACKAGES = ["emacs-nox", "elpa-eglot", "elpa-company", "elpa-package-lint", "tmux"]
-MARK = "‸"
 EARLY = """
 (setq native-comp-deferred-compilation nil inhibit-startup-screen t)
 """
@@ -44,41 +44,6 @@ HELP = r"""
                     ""))
           tests-frames)))
 (add-hook 'pre-redisplay-functions #'tests-frame)
-"""
-SAVE = """import json
-
-
-def save_names(path, names):
-    with open(path, "w") as f:
-        json.dump(names, f)
-
-
-def save_ages(path, ages):
-    with open(path, "w") as f:
-        json.dump(ages, f)
-
-
-def save_data(path, data):
-    with open(path, "w") as f:
-        ‸
-
-
-def load(path):
-    with open(path) as f:
-        return json.load(f)
-"""
-STACK = """package stack
-
-type Stack struct {
-	items []int
-}
-
-func (s *Stack) Push(item int) {
-	s.items = append(s.items, item)
-}
-
-func (s *Stack) Pop() int ‸
-}
 """
 
 

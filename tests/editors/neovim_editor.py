@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from editors.neovim_screen import NVIM, PATIENCE, Neovim, Screen
+from tests.editors.documents import MARK
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "editors" / "neovim"
@@ -21,7 +20,6 @@ fimble = require("fimble")
 fimble.setup({options})
 """
 FIMBLE = NVIM.with_name("fimble")
-MARK = "‸"
 PENDING = """
 for _, client in ipairs(vim.lsp.get_clients()) do
   for _, request in pairs(client.requests) do
@@ -29,41 +27,6 @@ for _, client in ipairs(vim.lsp.get_clients()) do
   end
 end
 return vim.fn.getcharstr(1) ~= ""
-"""
-SAVE = """import json
-
-
-def save_names(path, names):
-    with open(path, "w") as f:
-        json.dump(names, f)
-
-
-def save_ages(path, ages):
-    with open(path, "w") as f:
-        json.dump(ages, f)
-
-
-def save_data(path, data):
-    with open(path, "w") as f:
-        ‸
-
-
-def load(path):
-    with open(path) as f:
-        return json.load(f)
-"""
-STACK = """package stack
-
-type Stack struct {
-	items []int
-}
-
-func (s *Stack) Push(item int) {
-	s.items = append(s.items, item)
-}
-
-func (s *Stack) Pop() int ‸
-}
 """
 
 
@@ -147,12 +110,3 @@ def reset(editor: Editor) -> None:
     editor.command("messages clear | %bwipeout! | let v:errmsg = ''")
     assert "rror" not in messages, messages
     assert "traceback" not in messages, messages
-
-
-def worker(state: dict[str, str]) -> psutil.Process:
-    """The worker of this user."""
-    for process in psutil.process_iter(["cmdline"]):
-        ours = "inference.worker" in (process.info["cmdline"] or [])
-        if ours and process.environ().get("XDG_STATE_HOME") == state["XDG_STATE_HOME"]:
-            return process
-    raise AssertionError("no worker is running")

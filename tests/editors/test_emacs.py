@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from lsp_server.snippets import SNIPPETS, Snippet
-from tests.editors.emacs_editor import MARK, SAVE, STACK, Editor, need_emacs, seen, window
+from tests.editors.documents import MARK, SAVE, STACK
+from tests.editors.emacs_editor import Editor, need_emacs, seen, window
 
 
 @pytest.fixture(scope="module")

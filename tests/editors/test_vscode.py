@@ -6,9 +6,8 @@ import ast
 
 import pytest
 
-from tests.editors.vscode_editor import MARK, SAVE, STACK, Editor
-
-DUMP = "        json.dump(data, f)"
+from tests.editors.documents import DUMP, MARK, SAVE, STACK_UNCLOSED
+from tests.editors.vscode_editor import Editor
 
 
 @pytest.mark.behaviour("show", "accept")
@@ -62,7 +61,7 @@ def test_a_key_inserts_the_next_word_and_the_rest_stays(code: Editor) -> None:
 
 @pytest.mark.behaviour("accept a line", "several lines")
 def test_a_block_is_shown_below_and_a_key_inserts_its_next_line(code: Editor) -> None:
-    code.edit("stack.go", STACK)
+    code.edit("stack.go", STACK_UNCLOSED)
     code.type("{\n")
     ghost = code.block()
     first, rest = ghost.split("\n", 1)
@@ -73,7 +72,7 @@ def test_a_block_is_shown_below_and_a_key_inserts_its_next_line(code: Editor) ->
 
 @pytest.mark.behaviour("several lines", "undo after accept")
 def test_a_block_keeps_the_indentation_and_one_undo_takes_it_out(code: Editor) -> None:
-    code.edit("stack.go", STACK)
+    code.edit("stack.go", STACK_UNCLOSED)
     code.type("{\n")
     code.block()
     lines = code.window.screen().lines
@@ -134,7 +133,7 @@ def test_columns_are_right_behind_characters_outside_the_basic_plane(code: Edito
 
 @pytest.mark.behaviour("crlf")
 def test_a_file_with_crlf_keeps_its_line_breaks(code: Editor) -> None:
-    code.edit("stack.go", STACK, line_break="\r\n")
+    code.edit("stack.go", STACK_UNCLOSED, line_break="\r\n")
     code.type("{\n")
     code.block()
     text = code.changes("Tab")

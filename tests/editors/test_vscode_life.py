@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import FIMBLE
-from tests.editors.vscode_editor import SAVE, STACK, Editor, opened
+from tests.conftest import FIMBLE, worker_of
+from tests.editors.documents import SAVE, STACK_UNCLOSED
+from tests.editors.vscode_editor import Editor, opened
 
 LATENT_MS = 1500
 """How long nothing may appear where nothing should: many times what an answer takes."""
@@ -19,15 +20,6 @@ def server_of(code: Editor) -> psutil.Process:
     host = psutil.Process(code.window.run("return process.pid"))
     [server] = [child for child in host.children() if FIMBLE in child.cmdline()]
     return server
-
-
-def worker_of(state: dict[str, str]) -> psutil.Process:
-    """The worker of this user."""
-    for process in psutil.process_iter(["cmdline"]):
-        ours = "inference.worker" in (process.info["cmdline"] or [])
-        if ours and process.environ().get("XDG_STATE_HOME") == state["XDG_STATE_HOME"]:
-            return process
-    raise AssertionError("no worker is running")
 
 
 def nothing_appears(code: Editor) -> None:
@@ -44,7 +36,7 @@ def test_for_a_language_that_is_off_nothing_appears_until_it_is_on(code: Editor)
     code.window.until(lambda screen: "off" in screen.status, "it being off")
     code.type("jso")
     nothing_appears(code)
-    code.edit("stack.go", STACK)
+    code.edit("stack.go", STACK_UNCLOSED)
     code.window.until(lambda screen: "ready" in screen.status, "it being on for Go")
     code.type("{\n")
     code.ghost()
@@ -93,7 +85,7 @@ def test_a_setting_applies_at_once(code: Editor) -> None:
 def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
     code: Editor, state: dict[str, str]
 ) -> None:
-    code.edit("stack.go", STACK)
+    code.edit("stack.go", STACK_UNCLOSED)
     worker_of(state).kill()
     code.type("{\n")
     code.window.until(lambda screen: "loading the model" in screen.status, "progress")

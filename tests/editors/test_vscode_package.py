@@ -17,7 +17,8 @@ from editors import vscode_tools
 from editors.code_server import CodeServer
 from lsp_server.settings import FIELDS, Settings
 from tests.conftest import FIMBLE
-from tests.editors.vscode_editor import SAVE, Editor
+from tests.editors.documents import MARK, SAVE
+from tests.editors.vscode_editor import Editor
 
 MANIFEST: dict[str, Any] = json.loads((vscode_tools.EXTENSION / "package.json").read_text("utf-8"))
 PROPERTIES: dict[str, dict[str, Any]] = MANIFEST["contributes"]["configuration"]["properties"]
@@ -106,7 +107,7 @@ def test_the_set_up_in_the_readme_leads_to_ghost_text(state: dict[str, str], tmp
         env = {**server.env, "PATH": f"{programs}:{server.env['PATH']}"}
         subprocess.run(["sh", "-e", "-c", shell], cwd=tmp_path, env=env, check=True, timeout=240, capture_output=True)
         file = workspace / "save.py"
-        before, after = SAVE.split("‸")
+        before, after = SAVE.split(MARK)
         file.write_text(before.rstrip(" ") + after)
         with server.window(workspace, driven=False, file=file) as window:
             window.until(lambda screen: "fimble: ready" in screen.status, "the model")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FIMBLE
-from tests.editors.vscode_editor import SAVE, opened
+from tests.editors.documents import SAVE
+from tests.editors.vscode_editor import opened
 
 TRUST = {"security.workspace.trust.enabled": True, "security.workspace.trust.startupPrompt": "never"}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from editors.code_server import PATIENCE, CodeServer, Screen, Window
+from tests.editors.documents import MARK
 
-MARK = "‸"
 OPEN = """
 const document = await vscode.workspace.openTextDocument(args[0]);
 const place = new vscode.Position(args[1], args[2]);
@@ -29,40 +29,6 @@ FOLLOW = """
 globalThis.costs = [];
 const { exports } = vscode.extensions.getExtension("fimble.fimble");
 globalThis.following ??= exports.onTrace((cost) => globalThis.costs.push(cost));
-"""
-SAVE = """import json
-
-
-def save_names(path, names):
-    with open(path, "w") as f:
-        json.dump(names, f)
-
-
-def save_ages(path, ages):
-    with open(path, "w") as f:
-        json.dump(ages, f)
-
-
-def save_data(path, data):
-    with open(path, "w") as f:
-        ‸
-
-
-def load(path):
-    with open(path) as f:
-        return json.load(f)
-"""
-STACK = """package stack
-
-type Stack struct {
-	items []int
-}
-
-func (s *Stack) Push(item int) {
-	s.items = append(s.items, item)
-}
-
-func (s *Stack) Pop() int ‸
 """
 
 

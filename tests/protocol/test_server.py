@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from evaluation.lsp_client import CAPABILITIES, SERVER, LspClient, LspError
+from tests.conftest import worker_of
 
 URI = "file:///w/a.py"
 CODE = """import json
@@ -385,7 +386,7 @@ def test_a_killed_worker_costs_one_answer_and_comes_back_by_itself(fresh_state: 
         client.open(URI, "python", "x = 1\n" * 150 + "y")
         _, answer = client.ask_inline(URI, 150, 1)
         await asyncio.sleep(0.1)
-        (worker,) = workers(fresh_state)
+        worker = worker_of(fresh_state)
         worker.kill()
         assert await asyncio.wait_for(answer, 10) is None
         client.change(URI, 2, CODE)
@@ -398,16 +399,6 @@ def test_a_killed_worker_costs_one_answer_and_comes_back_by_itself(fresh_state: 
         assert item["insertText"].startswith("en(path")
 
     drive(body, fresh_state)
-
-
-def workers(env: dict[str, str]) -> list[psutil.Process]:
-    """The worker processes of that user."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if "inference.worker" in command and process.environ().get("XDG_STATE_HOME") == env["XDG_STATE_HOME"]:
-            found.append(process)
-    return found
 
 
 def test_five_hundred_superseded_requests_leave_nothing_running_and_memory_flat(state: dict[str, str]) -> None:
@@ -432,7 +423,7 @@ def test_five_hundred_superseded_requests_leave_nothing_running_and_memory_flat(
                 await asyncio.sleep(0.01)
 
         await burst(150)
-        (worker,) = workers(state)
+        worker = worker_of(state)
         server = psutil.Process(client.process.pid)
         await answers[-1]
         before = worker.memory_info().rss, server.memory_info().rss
