@@ -32,6 +32,8 @@ class Asked:
     """From sending the edit to the answer."""
     answer: dict[str, Any] | None = None
     trace: Trace | None = None
+    place: tuple[str, int] = ("", 0)
+    """The text and the cursor in it, after an acceptance and at a line break."""
 
     @property
     def superseded(self) -> bool:
@@ -100,6 +102,13 @@ class Player:
         await self._finish()
         return self._text
 
+    async def ask_afresh(self, source: SourceFile, text: str, cursor: int, folder: Path) -> dict[str, Any] | None:
+        """What is shown in a text that was just opened, however long that takes."""
+        self._begin(source, text, folder)
+        asked = self._ask(Step("arrive", cursor), time.perf_counter())
+        await self._finish()
+        return asked.answer
+
     def _begin(self, source: SourceFile, text: str, folder: Path) -> None:
         self._file, self._text, self._version = source.name, text, 1
         self._uri = (folder / source.name).as_uri()
@@ -141,6 +150,8 @@ class Player:
 
     def _ask(self, step: Step, began: float) -> Asked:
         asked = Asked(self._file, step.kind, self._uri, self._version)
+        if step.kind in ("accept", "newline"):
+            asked.place = self._text, step.cursor
 
         def done(future: asyncio.Future[Any]) -> None:
             asked.ms = (time.perf_counter() - began) * 1000

@@ -3,9 +3,13 @@
     python -m benchmarks.typing [--keystrokes N] [--files NAME …] [--json OUT] [--offline]
 
 Real server and worker. Two rows: one that types every character itself, and one that accepts each suggestion which is
-exactly what comes next. The next key comes when it comes, answered or not. Then a file of 10,000 lines: what an answer
-that needs no model takes there from request to answer, and for how long at a time parsing holds the event loop.
-Exit status 1: what is asked of the figures below is missed.
+exactly what comes next. The next key comes when it comes, answered or not.
+
+After an acceptance the next suggestion is to be there at once, or at the line break if that is the very next key. Where
+nothing is shown the same places are asked without hurry: if there is nothing to show, the case is counted apart.
+
+Then a file of 10,000 lines: what an answer that needs no model takes there from request to answer, and for how long at
+a time parsing holds the event loop. Exit status 1: what is asked of the figures below is missed.
 """
 
 from __future__ import annotations
@@ -56,53 +60,99 @@ def is_free(one: Asked) -> bool:
     return one.answer is not None and one.trace is not None and one.trace.source in FREE
 
 
-def row(asked: list[Asked]) -> dict[str, Any]:
+@attrs.define
+class Acceptance:
+    """What was asked after a suggestion was accepted: there, and at the line break if that is the very next key."""
+
+    asked: list[Asked]
+    nothing: bool = False
+    """Asked without hurry, the server shows nothing at these places."""
+
+    @property
+    def next(self) -> Asked | None:
+        """The suggestion that was there without the model."""
+        return next((one for one in self.asked if is_free(one)), None)
+
+    @property
+    def outcome(self) -> str:
+        """What became of the next suggestion."""
+        if self.next:
+            return "there"
+        if self.nothing:
+            return "nothing to show"
+        sources = {one.trace.source if one.trace else "model" for one in self.asked}
+        if sources <= set(FREE):
+            return "known as nothing"
+        return "still being asked" if "ahead" in sources else "asked only then"
+
+
+def acceptances(asked: list[Asked]) -> list[Acceptance]:
+    """Every acceptance, with what was asked after it."""
+    found: list[Acceptance] = []
+    for one, following in itertools.zip_longest(asked, asked[1:]):
+        if one.kind == "accept":
+            goes_on = following and following.kind == "newline" and _is_right_behind(one, following)
+            found.append(Acceptance([one, following] if goes_on else [one]))
+    return found
+
+
+def _is_right_behind(one: Asked, line_break: Asked) -> bool:
+    (_, cursor), (later, end) = one.place, line_break.place
+    return one.file == line_break.file and end > cursor and not later[cursor:end].strip() and later[cursor] == "\n"
+
+
+def row(asked: list[Asked], accepted: list[Acceptance]) -> dict[str, Any]:
     """One row's figures."""
     free = [one for one in asked if is_free(one)]
     modelled = [one for one in asked if one.answer is not None and not is_free(one)]
-    after = followers(asked)
+    outcomes = Counter(one.outcome for one in accepted)
+    wanted = len(accepted) - outcomes["nothing to show"]
     return {
         "keystrokes": len(asked),
         "answered without the model": round(len(free) / max(1, len(asked)), 4),
         "answered with text": round((len(free) + len(modelled)) / max(1, len(asked)), 4),
         "without the model, ms": report.spread([one.ms for one in free], 2),
         "by the model, ms": report.spread([one.ms for one in modelled]),
-        "accepted": len(after),
-        "next suggestion there without a wait": round(sum(map(is_free, after)) / max(1, len(after)), 4),
+        "accepted": len(accepted),
+        "then": dict(outcomes),
+        "next suggestion there without a wait": round(outcomes["there"] / max(1, wanted), 4),
+        "that, ms": report.spread([one.next.ms for one in accepted if one.next], 2),
         "sources": dict(Counter(f"{one.trace.source} {one.trace.outcome}" if one.trace else "-" for one in asked)),
     }
 
 
-def followers(asked: list[Asked]) -> list[Asked]:
-    """For each acceptance the first request after it that is answered with text, before the next acceptance.
-
-    After a finished line there is nothing to show until the next one begins; where nothing is shown at all before the
-    next acceptance, or the end, the request at the acceptance itself counts.
-    """
-    found: list[Asked] = []
-    places = [i for i, one in enumerate(asked) if one.kind == "accept"]
-    for at, end in itertools.pairwise([*places, len(asked)]):
-        of_file = [one for one in asked[at:end] if one.file == asked[at].file]
-        found.append(next((one for one in of_file if one.answer is not None), asked[at]))
-    return found
-
-
-async def replay(files: list[SourceFile], keystrokes: int, seed: int, folder: Path) -> dict[str, list[Asked]]:
+async def replay(
+    files: list[SourceFile], keystrokes: int, seed: int, folder: Path
+) -> dict[str, tuple[list[Asked], list[Acceptance]]]:
     """Types every file in both ways, each with a worker of its own."""
-    rows: dict[str, list[Asked]] = {}
+    rows: dict[str, tuple[list[Asked], list[Acceptance]]] = {}
     for name, accept in (("typing all", 0.0), ("accepting", 1.0)):
         async with worker():
             player = await Player.start(name, {}, None, rhythm(seed))
             try:
                 for source in files:
-                    script = Script(
-                        source.text, f"{seed} {source.name}", keystrokes // len(files), accept=accept, lines=LINES
-                    )
+                    each, chance = keystrokes // len(files), f"{seed} {source.name}"
+                    script = Script(source.text, chance, each, accept=accept, lines=LINES, language=source.language)
                     await player.lead(source, script.holed, script.steps(), folder)
             finally:
                 await player.close()
-            rows[name] = player.asked
+            accepted = acceptances(player.asked)
+            await look_again(accepted, files, folder)
+            rows[name] = player.asked, accepted
     return rows
+
+
+async def look_again(accepted: list[Acceptance], files: list[SourceFile], folder: Path) -> None:
+    """Asks without hurry where nothing was shown after an acceptance: perhaps there is nothing to show."""
+    named = {source.name: source for source in files}
+    player = await Player.start("unhurried", {"completionCache": False}, None)
+    try:
+        for one in accepted:
+            if not one.next:
+                shown = [await player.ask_afresh(named[a.file], *a.place, folder) for a in one.asked]
+                one.nothing = not any(shown)
+    finally:
+        await player.close()
 
 
 async def long_file(source: SourceFile, keystrokes: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -113,7 +163,7 @@ async def long_file(source: SourceFile, keystrokes: int, seed: int, folder: Path
     async with worker():
         player = await Player.start("long", {}, None, rhythm(seed))
         try:
-            script = Script(long.text, f"{seed} long", keystrokes, accept=0.0, lines=LINES)
+            script = Script(long.text, f"{seed} long", keystrokes, accept=0.0, lines=LINES, language=long.language)
             await player.lead(long, script.holed, script.steps(), folder)
         finally:
             await player.close()
@@ -197,7 +247,7 @@ def main(
         rows = asyncio.run(replay(chosen, keystrokes, seed, folder))
         long = asyncio.run(long_file(python, keystrokes // 3, seed, folder))
     found = {
-        "rows": {name: row(asked) for name, asked in rows.items()},
+        "rows": {name: row(*played) for name, played in rows.items()},
         "long file": long,
         "parsing": parsing(python, seed),
     }
@@ -206,7 +256,7 @@ def main(
         lines = [
             f"{name} {a.file} {a.kind} {a.ms:.1f} {a.trace and (a.trace.source, a.trace.outcome, a.trace.text[:50])} "
             f"{a.trace and a.trace.end}"
-            for name, asked in rows.items()
+            for name, (asked, _) in rows.items()
             for a in asked
         ]
         log.write_text("\n".join(lines), "utf-8")

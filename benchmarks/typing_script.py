@@ -7,10 +7,13 @@ shown as ghost text decides only whether a suggestion is accepted (it must be ex
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Generator
 from typing import Literal
 
 import attrs
+
+from lsp_server.suggestions import common
 
 Kind = Literal[
     "arrive", "insert", "pair", "over", "newline", "typo", "backspace", "accept", "read", "rest", "look", "back"
@@ -20,6 +23,8 @@ Region = tuple[int, int]
 
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 COMMENTS = ("#", "//", "--", "*", "/*", '"""', "'''")
+_INDENTED = re.compile(r"^(\t| +)(?=[^\s*])", re.MULTILINE)
+_LAST_OF_BLOCK = re.compile(r"(return|pass|break|continue|raise)\b")
 GAP = 0.06
 """Seconds between an answer and the next key."""
 READING = 0.5
@@ -69,14 +74,16 @@ class Script:
         accept: float = ACCEPT,
         wander: bool = True,
         lines: int = 0,
+        language: str = "",
     ):
         """`before`, `after`: characters wanted on both sides of every hole, as far as the file has them.
 
         `accept`: how often a suggestion that is right is accepted. Without `wander` nobody rests or looks elsewhere.
-        With `lines` every hole is so many whole lines: somebody writes on for a while.
+        With `lines` every hole is so many whole lines: somebody writes on for a while, and the editor indents each
+        line as it sees fit for `language`, which the user then puts right.
         """
         self.original, self._accept, self._wanders = text, accept, wander
-        self._lines = lines
+        self._lines, self._language = lines, language
         self._chance = random.Random(seed)
         self.regions = sorted(self._choose(keystrokes, before, after))
         self.text = self.holed = self._without(self.regions)
@@ -146,11 +153,9 @@ class Script:
                 done += 1
                 answer = yield Step("over", cursor + 1, waits=True)
             elif char == "\n":
-                text = "\n" + missing[done + 1 :][: _indentation(missing[done + 1 :])]
-                done += len(text)
-                answer = yield self._edit("newline", cursor, cursor, text, cursor + len(text))
+                done, answer = yield from self._newline(head, missing, done)
                 if self._wanders and self._chance.random() < REST_AFTER_NEWLINE:
-                    yield Step("rest", cursor + len(text), asks=False, pause=self._chance.uniform(0.2, 0.8))
+                    yield Step("rest", head + done, asks=False, pause=self._chance.uniform(0.2, 0.8))
             elif (match := _match(missing, done, pending)) is not None and _free(self.text, cursor, pending):
                 pending.append(match)
                 done += 1
@@ -169,6 +174,32 @@ class Script:
                 yield self._edit("accept", answer.start, answer.end, answer.text, head + done)
             if self._wanders:
                 yield from self._wander(head + done)
+
+    def _newline(self, head: int, missing: str, done: int) -> Generator[Step, Answer | None, tuple[int, Answer | None]]:
+        """Line breaks with what the editor puts behind them, and what puts that right; what is done then."""
+        extra, put, wanted, shared = "", "", "", 0
+        answer: Answer | None = None
+        while missing.startswith("\n", done):
+            cursor = head + done
+            wanted = missing[done + 1 :][: _indentation(missing[done + 1 :])]
+            if not self._lines:
+                put = wanted
+            elif not extra:  # else it stands on a line of blanks, which is emptied and leaves them to the next
+                put = _auto_indentation(self.text, cursor, self._language)
+            answer = yield self._edit("newline", cursor, cursor + len(extra), "\n" + put, cursor + 1 + len(put))
+            shared = common(put, wanted)
+            done += 1 + shared
+            extra = put[shared:]
+        cursor, lacking = head + done, wanted[shared:]
+        if lacking:
+            done += len(lacking)
+            answer = yield self._edit("insert", cursor, cursor + len(extra), lacking, head + done)
+        elif extra and missing[done : done + 1] in (*CLOSER_OF.values(),):  # the editor moves these by itself
+            done += 1
+            answer = yield self._edit("insert", cursor, cursor + len(extra), missing[done - 1], head + done)
+        elif extra:
+            answer = yield self._edit("backspace", cursor, cursor + len(extra), "", cursor)
+        return done, answer
 
     def _wander(self, cursor: int) -> Generator[Step, Answer | None, None]:
         """Sometimes the hand rests, or the eye goes elsewhere and the cursor with it."""
@@ -191,6 +222,19 @@ def _is_code(line: str) -> bool:
 
 def _indentation(text: str) -> int:
     return len(text) - len(text.lstrip(" \t"))
+
+
+def _auto_indentation(text: str, cursor: int, language: str) -> str:
+    """What editors put at the start of a new line: more after an opener, less where a Python block ends."""
+    line = text[text.rfind("\n", 0, cursor) + 1 : cursor]
+    code, indentation = line.strip(), line[: _indentation(line)]
+    first = _INDENTED.search(text)
+    unit = first.group() if first else "    "
+    if code.endswith((*CLOSER_OF, ":")):
+        return indentation + unit
+    if language == "python" and _LAST_OF_BLOCK.match(code):
+        return indentation.removesuffix(unit)
+    return indentation
 
 
 def _keys(missing: str) -> int:

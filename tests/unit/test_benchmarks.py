@@ -16,7 +16,9 @@ from benchmarks.cache_check import Pair, judge
 from benchmarks.healing import tasks
 from benchmarks.keystrokes import Options, row, sample
 from benchmarks.player import Asked
-from benchmarks.typing_script import Answer, Script, Step, offset, position
+from benchmarks.typing import Acceptance, acceptances
+from benchmarks.typing import row as typing_row
+from benchmarks.typing_script import Answer, Kind, Script, Step, offset, position
 from inference import starter
 from inference.tokens import Tokens
 from inference.wire import End, FimRequest, Timing
@@ -52,16 +54,18 @@ def play(script: Script, answers: st.DataObject | None = None) -> tuple[str, lis
             answer = Answer(step.cursor, min(step.cursor + covers, len(text)), script.original[at : at + length])
 
 
-@given(LINES.map("\n".join), st.integers(0, 9), st.integers(1, 60), st.data())
-def test_typing_a_script_gives_the_file_again(text: str, seed: int, keystrokes: int, answers: st.DataObject) -> None:
-    script = Script(text, str(seed), keystrokes, before=10, after=10)
+@given(LINES.map("\n".join), st.integers(0, 9), st.integers(1, 60), st.sampled_from([0, 1, 4]), st.data())
+def test_typing_a_script_gives_the_file_again(
+    text: str, seed: int, keystrokes: int, lines: int, answers: st.DataObject
+) -> None:
+    script = Script(text, str(seed), keystrokes, before=10, after=10, lines=lines, language="python")
     assert play(script, answers)[0] == text
 
 
 @settings(max_examples=100)
-@given(st.integers(0, 200), st.integers(8, 80), st.data())
-def test_so_does_typing_real_code(seed: int, keystrokes: int, answers: st.DataObject) -> None:
-    script = Script(CODE, str(seed), keystrokes, before=300, after=300)
+@given(st.integers(0, 200), st.integers(8, 80), st.sampled_from([0, 6]), st.data())
+def test_so_does_typing_real_code(seed: int, keystrokes: int, lines: int, answers: st.DataObject) -> None:
+    script = Script(CODE, str(seed), keystrokes, before=300, after=300, lines=lines, language="python")
     typed, steps = play(script, answers)
     assert script.holed != typed == CODE
     assert any(step.asks for step in steps)
@@ -89,6 +93,73 @@ def test_an_answer_is_accepted_only_if_it_is_exactly_what_comes() -> None:
     assert any(accepted("gamma)", 1) for _ in range(20))
     assert any(accepted("gamma", 0) for _ in range(20))
     assert not any(accepted(*wrong) for wrong in [("gamma)", 0), ("gamma", 1), ("delta)", 1)] for _ in range(20))
+
+
+def test_a_new_line_is_indented_as_editors_do_it_and_then_put_right() -> None:
+    text = "def f():\n    if x:\n        return y\n\n    while z:\n            g({\n    })\n    return z\n"
+    script = Script(text, "", 4, before=0, after=0, wander=False, lines=7, language="python")
+    script.regions = [(8, len(text) - 1)]
+    script.text = script.holed = text[:8] + text[-1:]
+    typed, steps = play(script)
+    assert typed == text
+    edits = [(step.kind, step.edit[2], step.edit[1] - step.edit[0]) for step in steps if step.edit]
+    around = [edit for i, edit in enumerate(edits) if "newline" in (edit[0], edits[i - 1][0])]
+    assert [new for kind, new, _ in around if kind == "newline"] == [
+        "\n    ",
+        "\n        ",
+        "\n    ",
+        "\n    ",
+        "\n        ",
+        "\n                ",
+        "\n    ",
+    ]
+    assert ("newline", "\n    ", 4) in around, "the blanks of an empty line go"
+    assert ("insert", "    ", 0) in around, "deeper than the editor thought"
+    assert ("insert", "}", 12) in around, "a closing bracket takes its line along"
+
+
+def accepted_then(*requests: tuple[Kind, str, str | None, str]) -> list[Acceptance]:
+    """The acceptances of requests given as kind, source of the answer, the answer, and the text up to the cursor."""
+    return acceptances(
+        [
+            Asked("a.py", kind, "", 2, 1, {"insertText": answer} if answer else None, trace, place=(text, len(text)))
+            for kind, source, answer, text in requests
+            for trace in [Trace("", "", 2, source=source)]
+        ]
+    )
+
+
+def test_the_next_suggestion_counts_at_the_acceptance_and_at_the_line_break_right_after_it() -> None:
+    found = accepted_then(
+        ("insert", "model", "x", "a"),
+        ("accept", "cache", None, "ax"),
+        ("newline", "cache", "then", "ax\n    "),
+        ("accept", "cache", None, "ax\n    then"),
+        ("insert", "suggestion", "too late", "ax\n    then."),
+        ("accept", "ahead", "waited for", "ax"),
+        ("newline", "model", "asked", "ax\n"),
+        ("accept", "suggestion", "more", "ax\n"),
+        ("accept", "model", None, "ax\nmore"),
+        ("newline", "suggestion", "somewhere else", "a\n"),
+    )
+    assert [one.outcome for one in found] == [
+        "there",
+        "known as nothing",
+        "still being asked",
+        "there",
+        "asked only then",
+    ]
+    assert [one.next and one.next.answer for one in found[::3]] == [{"insertText": "then"}, {"insertText": "more"}]
+
+
+def test_where_there_is_nothing_to_show_no_next_suggestion_is_missed() -> None:
+    accepted = accepted_then(
+        ("accept", "cache", "next", "a"), ("accept", "cache", None, "a"), ("accept", "model", None, "a")
+    )
+    accepted[1].nothing = True
+    figures = typing_row([], accepted)
+    assert figures["then"] == {"there": 1, "nothing to show": 1, "asked only then": 1}
+    assert figures["next suggestion there without a wait"] == 0.5
 
 
 def test_the_same_seed_types_the_same_keys() -> None:
