@@ -179,8 +179,8 @@ class Engine:
         """What the next forward computes, drafts aside: (choice, tokens)."""
         wanted = [c for c in self._choices if c.urgent]
         if not wanted:  # background work, one request at a time
-            newest = self._choices[-1:]
-            wanted = [c for c in self._choices if newest and c.ticket is newest[0].ticket]
+            newest = max((c.ticket for c in self._choices), key=lambda ticket: ticket.submitted, default=None)
+            wanted = [c for c in self._choices if c.ticket is newest]
         rows = [(choice, 1) for choice in wanted if choice.to_compute == 1]
         prompts = [choice for choice in wanted if choice.to_compute > 1]
         if prompts:

@@ -16,6 +16,8 @@ from lsp_server.session import Session
 from lsp_server.suggestions import Suggestion
 from lsp_server.text import Position, advance
 
+OTHERS_FIRST = 0.2
+"""Seconds for which other answers to what is shown go first: if no key has come by then, it is being read."""
 LINES_LOOKED_AT = 200
 """Around the cursor, for the file's indentation."""
 _ENDS_BLOCK = re.compile(r"\s*(return|pass|break|continue|raise)\b")
@@ -29,33 +31,47 @@ class LookAhead:
         self._numbers = itertools.count(1)
 
     def after(self, session: Session, suggestion: Suggestion) -> None:
-        """Asks what comes after a suggestion that is shown."""
-        if not suggestion.looked_ahead:
+        """Asks what comes after a suggestion that is shown; what comes after a part of it is known."""
+        if not suggestion.looked_ahead and suggestion.visible >= len(suggestion.text):
             suggestion.looked_ahead = True
-            task = self._start(session, suggestion.region.start, suggestion.region.end, suggestion.text)
+            region = suggestion.region
+            task = self._start(session, region.start, region.end, suggestion)
             task.add_done_callback(lambda _: setattr(suggestion, "looked_ahead", not task.cancelled()))
 
     def after_line(self, session: Session, cursor: Position) -> None:
         """Asks what comes on the next line, where nothing is to be added to this one."""
-        self._start(session, cursor, cursor, "")
+        self._start(session, cursor, cursor, None)
 
-    def _start(self, session: Session, start: Position, end: Position, text: str) -> asyncio.Task[None]:
+    def _start(
+        self, session: Session, start: Position, end: Position, suggestion: Suggestion | None
+    ) -> asyncio.Task[None]:
         session.stop_looking_ahead()
-        session.looking_ahead = asyncio.ensure_future(self._look(session, session.fork(), start, end, text))
+        session.looking_ahead = asyncio.ensure_future(self._look(session, session.fork(), start, end, suggestion))
         return session.looking_ahead
 
-    async def _look(self, session: Session, work: Session, start: Position, end: Position, text: str) -> None:
+    async def _look(
+        self, session: Session, work: Session, start: Position, end: Position, suggestion: Suggestion | None
+    ) -> None:
+        if session.generation:
+            await session.generation.wait_for_others(OTHERS_FIRST)
         cursor = start
-        if session.generation:  # other answers to what is shown are wanted sooner
-            await session.generation.wait_for_others()
-        if text:
-            cursor = await _insert(work, start, end, text)
-            if not await self._nothing_at(session, work, cursor):
+        if suggestion:
+            cursor = await _insert(work, start, end, suggestion.text)
+            if suggestion.ended and not _opens_block(work, cursor):
+                self._note_nothing_at(work, cursor)
+            elif not await self._nothing_at(session, work, cursor):
                 return
         line = work.document.lines[cursor.line]
         if line.strip() and not line[cursor.column :].strip():
             cursor = await _insert(work, cursor, cursor, "\n" + indentation_after(work, cursor.line))
             await self._nothing_at(session, work, cursor)
+
+    def _note_nothing_at(self, work: Session, cursor: Position) -> None:
+        """Keeps that nothing is to be shown at a place: the model has said so already."""
+        if self.asking.backend.ready is not None:
+            key = self.asking.key(work, self.asking.hole(work, cursor))
+            if key not in self.asking.cache:
+                self.asking.cache.put(key, None)
 
     async def _nothing_at(self, session: Session, work: Session, cursor: Position) -> bool:
         """Asks at a place of the document as it will be; whether the answer is that nothing is to be shown."""
@@ -81,6 +97,11 @@ async def _insert(work: Session, start: Position, end: Position, text: str) -> P
     work.follow(document.apply(*start, *end, written, "utf-32"))
     await work.parsed()
     return advance(start, text)
+
+
+def _opens_block(work: Session, cursor: Position) -> bool:
+    line = work.document.lines[cursor.line][: cursor.column]
+    return work.language.block_after(work.language.split(line)[0]) is not None
 
 
 def indentation_after(session: Session, row: int) -> str:

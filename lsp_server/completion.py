@@ -294,8 +294,10 @@ class Completer:
             return
         if shown:
             self.look_ahead.after(session, shown[0])
-        elif nothing and trace.source in ("model", "running", "ahead") and trace.outcome == "empty":
-            self.look_ahead.after_line(session, cursor)
+        elif nothing and trace.source != "suggestion" and trace.outcome == "empty":
+            looking = session.looking_ahead  # perhaps at this very line: it was expected to end here
+            if trace.source != "cache" or looking is None or looking.done():
+                self.look_ahead.after_line(session, cursor)
 
     def _count(self, session: Session, trace: Trace) -> None:
         language = session.language.name

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 UNFINISHED = ("superseded", "cancelled")
 """Ends of a stream that say nothing of what the model would have said."""
+ENDED = ("eos", "line", "lines", "dedent", "suffix")
+"""Ends where the model had said all that it has to say there."""
 GRACE = 0.3
 """Seconds that the model goes on for a request that nobody waits for any more: the next keystroke may agree."""
 
@@ -111,10 +113,10 @@ class Generation:
             if not self._waiters and self.running:
                 self._grace = asyncio.get_running_loop().call_later(GRACE, self._orphaned)
 
-    async def wait_for_others(self) -> None:
-        """Returns when there is no more to come."""
+    async def wait_for_others(self, seconds: float | None = None) -> None:
+        """Returns when there is no more to come, or after so many seconds."""
         if self._task:
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=seconds)
 
     def _orphaned(self) -> None:
         if not self._waiters and self.running:
@@ -152,7 +154,7 @@ class Generation:
         end = Position(line, column + answer.covers - len(self.hole.closers))
         if end < start:
             return None
-        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said)
+        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said, answer.ended)
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
@@ -266,7 +268,8 @@ class Generation:
         hole, text = self.hole, shaped.text if shaped else ""
         if shaped is None or text == (hole.closers + hole.rest)[: shaped.covers]:  # it stands there already
             return None
-        return Rest(text, shaped.covers, tuple(said))
+        ended = text == closing.text and (end is None or end.reason in ENDED)
+        return Rest(text, shaped.covers, tuple(said), ended)
 
     def _said(self, text: str) -> None:
         self.text = text
@@ -298,7 +301,7 @@ def suggested(hole: Hole, answer: Rest) -> Suggestion:
     """An answer in a document as it was when the hole was cut."""
     line, column = hole.cursor
     region = Region(hole.cursor, Position(line, column + answer.covers))
-    return Suggestion(answer.text, region, covered(hole, answer), answer.said)
+    return Suggestion(answer.text, region, covered(hole, answer), answer.said, answer.ended)
 
 
 def _region_of(hole: Hole) -> Region:

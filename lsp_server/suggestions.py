@@ -57,6 +57,8 @@ class Rest:
     covers: int
     said: Said = attrs.field(default=(), eq=False)
     """The stream that it was made of: text, and the log-probability of its tokens."""
+    ended: bool = attrs.field(default=False, eq=False)
+    """Whether the model itself ended it there, so that it is known to have nothing to add."""
 
 
 @attrs.define(eq=False)
@@ -67,7 +69,8 @@ class Suggestion:
     region: Region
     covered: str = ""
     said: Said = ()
-    """As in `Rest`."""
+    ended: bool = False
+    """Both as in `Rest`."""
     visible: int = 0
     """Characters of the text up to which it is shown: the model may be less sure of what follows."""
     looked_ahead: bool = False
