@@ -168,14 +168,19 @@ def find(name: str) -> Path:
     """The folder of a model given by path or hub id. Raises `ModelNotFound`."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        import huggingface_hub
+        from inference import download
 
         try:
-            folder = Path(cast(Any, huggingface_hub).snapshot_download(name, local_files_only=True))
+            folder = Path(download.cached(name))
         except Exception as error:
+            begun = getattr(error, "snapshot_path", None)
+            why = (
+                "some of its files are not in the hub's cache"
+                if begun
+                else "it is neither a folder nor in the hub's cache"
+            )
             raise ModelNotFound(
-                f"no model {name!r}: it is neither a folder nor in the hub's cache; download it with "
-                f"`hf download {name}` or give the path of its folder"
+                f"no model {name!r}: {why}; get it with `fimble setup --model {name}`, or give the path of its folder"
             ) from error
     for file in ("config.json", "tokenizer.json"):
         if not (folder / file).is_file():

@@ -109,11 +109,12 @@ def findings(settings: Settings) -> Iterator[Line]:
 
 def _examined(settings: Settings) -> Iterator[Line]:
     """What `inference.examine` finds, in a process of its own."""
-    if settings.worker.is_gguf:
+    if settings.worker.is_gguf and llamacpp_missing():
         return
+    where = endpoint(settings.worker)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "inference.examine", settings.model],
-        cwd=endpoint(settings.worker).state,
+        [sys.executable, "-P", "-m", "inference.examine", where.settings.model],
+        cwd=where.state,
         env=clean_environment(),
         capture_output=True,
         text=True,
@@ -149,9 +150,10 @@ def _machine() -> Iterator[Line]:
 
 
 def _probe(settings: Settings) -> Iterator[Line]:
+    where = endpoint(settings.worker)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROBE, settings.model],
-        cwd=endpoint(settings.worker).state,
+        [sys.executable, "-P", "-c", PROBE, where.settings.model],  # a folder's whole path
+        cwd=where.state,
         env=clean_environment(),
         capture_output=True,
         text=True,

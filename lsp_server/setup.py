@@ -28,6 +28,23 @@ print(json.dumps([(card.name, card.total_memory) for card in cards]))
 """
 
 
+TERMS = {
+    "deepseek-license": """\
+The DeepSeek licence allows commercial use. Its Attachment A forbids use of the model and of what is made from it
+  - in breach of law, or of others' rights;
+  - for military purposes in any way;
+  - to exploit or harm minors;
+  - to make or spread falsehoods meant to harm, unlawful content, or personal data without leave;
+  - to defame, disparage or harass;
+  - to decide by machine alone what affects somebody's rights or binds them;
+  - to discriminate against people by their behaviour, personality or protected characteristics;
+  - to exploit the weaknesses of a group of persons to their harm.
+Whoever passes the model on must bind others to the same.
+In full: https://github.com/deepseek-ai/DeepSeek-Coder-V2/blob/main/LICENSE-MODEL"""
+}
+"""What licences forbid in short, where a repository names one without its text."""
+
+
 @attrs.frozen
 class Advice:
     """A model for a machine: why, and what to expect of it."""
@@ -76,9 +93,9 @@ def run(console: Console, model: str, dtype: str, yes: bool) -> int:
         chosen = str(Path(chosen).expanduser().resolve())
         if lacking := [name for name in ("config.json", "tokenizer.json") if not (Path(chosen) / name).is_file()]:
             return _fail(console, f"{chosen} holds no {' and no '.join(lacking)}: it is no complete model folder")
-    elif chosen != "starter" and not _get(console, chosen, yes):
+    elif chosen != "starter" and not get(console, chosen, yes):
         return 2
-    if not yes and not Confirm.ask(f"write model = {chosen} to {user_settings.file()}?", console=console, default=True):
+    if not _agreed(console, f"write model = {chosen} to {user_settings.file()}?", yes, default=True):
         return 1
     try:
         file = user_settings.write({"model": chosen, "dtype": dtype})
@@ -92,28 +109,63 @@ def run(console: Console, model: str, dtype: str, yes: bool) -> int:
     return 0
 
 
-def _get(console: Console, model: str, yes: bool) -> bool:
-    """Downloads a model from the hub once its licence has been seen; False after saying why not."""
+def get(console: Console, model: str, yes: bool) -> bool:
+    """Downloads a model from the hub once its licence has been seen; False after saying why not.
+
+    `yes`: the licence is accepted without asking.
+    """
     card = _ask(["-m", "inference.download", model, "--card"])
+    if card.get("folder"):
+        console.print(f"the hub does not answer, but all files are here: {card['folder']}", soft_wrap=True)
+        return True
     if "error" in card:
-        bring = (
-            f"where the hub can be reached, run `hf download {model} --local-dir DIR`, copy DIR to this machine, then "
-            "`fimble setup --model DIR`; without a network `fimble setup --model starter` always works"
-        )
-        _fail(console, f"{model} can't be had from the hub ({card['error']}): {bring}")
+        _fail(console, _unobtainable(model, card))
         return False
     console.print(f"{model}: {card['size'] / GIB:.1f} GiB, licence: {escape(str(card['licence']))}", soft_wrap=True)
-    console.print(escape(card["text"] or f"its terms: https://huggingface.co/{model}"), soft_wrap=True)
-    if card["size"] > card["free"]:
-        _fail(console, f"the disk has {card['free'] / GIB:.1f} GiB free: make room, or set HF_HOME to a larger one")
+    link = card["link"] if "://" in card["link"] else f"https://huggingface.co/{model}"
+    terms = card["text"] or TERMS.get(card["licence"], f"its terms: {link}")
+    console.print(terms, markup=False, highlight=False, soft_wrap=True)
+    if card["missing"] > card["free"]:
+        lacking = f"{card['missing'] / GIB:.1f} GiB are to come, and the disk has {card['free'] / GIB:.1f} free"
+        _fail(console, f"{lacking}: make room, or set HF_HOME to a folder on a larger one")
         return False
-    if not yes and not Confirm.ask("do you accept these terms, and download it?", console=console, default=False):
+    if not _agreed(console, "do you accept these terms, and download it?", yes, default=False):
         return False
     got = _ask(["-m", "inference.download", model], progress=True)
-    if "error" in got:
+    if "error" in got and got.get("kind"):
+        _fail(console, _unobtainable(model, got))
+    elif "error" in got:
         _fail(console, f"the download broke off ({got['error']}): run the same command again, it goes on from there")
+    else:
+        console.print(f"all files are here: {got['folder']}", soft_wrap=True)
+    return "error" not in got
+
+
+def _unobtainable(model: str, error: dict[str, Any]) -> str:
+    """Why the hub does not give a model, and what to do."""
+    page = f"https://huggingface.co/{model}"
+    if error.get("kind") == "gated":
+        return (
+            f"{model} is given to those who accept its terms on {page}: do that, then `hf auth login`, then this again"
+        )
+    if error.get("kind") == "unknown":
+        return f"the hub has no model {model} for you: compare the id with {page}; a private one wants `hf auth login`"
+    return (
+        f"{model} can't be had from the hub ({error['error']}): where the hub can be reached, run "
+        f"`hf download {model} --local-dir DIR`, copy DIR to this machine, then `fimble setup --model DIR`; "
+        "without a network `fimble setup --model starter` always works"
+    )
+
+
+def _agreed(console: Console, question: str, yes: bool, *, default: bool) -> bool:
+    """The user's answer; no, if there is nobody to ask."""
+    if yes:
+        return True
+    try:
+        return Confirm.ask(escape(question), console=console, default=default)
+    except EOFError:
+        console.print("\nnobody is there to answer: --yes says yes to everything")
         return False
-    return True
 
 
 def _ask(arguments: list[str], progress: bool = False) -> Any:

@@ -58,16 +58,38 @@ TINY: dict[str, Any] = {
 }
 
 
-def instruct(folder: Path, template: str = V2_TEMPLATE) -> Path:
-    """A random model of DeepSeek-Coder-V2-Lite's form with the starter's tokenizer; without `template` a base model."""
-    torch.manual_seed(5)
-    model = DeepseekV2ForCausalLM(DeepseekV2Config(**TINY))
+def random_weights(model: Any) -> Any:
+    """The model with weights of deviation 0.08, so that attention and routing are not uniform."""
     for name, parameter in model.named_parameters():
         parameter.data.normal_(1.0 if "norm" in name else 0.0, 0.08)
-    cast(Any, model).save_pretrained(folder)
+    return model
+
+
+def instruct(folder: Path, template: str = V2_TEMPLATE, **changes: Any) -> Path:
+    """A random model of DeepSeek-Coder-V2-Lite's form with the starter's tokenizer; without `template` a base model.
+
+    `changes`: fields of its configuration that differ from `TINY`.
+    """
+    torch.manual_seed(5)
+    model = random_weights(DeepseekV2ForCausalLM(DeepseekV2Config(**TINY | changes)))
+    cast(Any, model).save_pretrained(folder, max_shard_size="24MB")
     shutil.copy(starter.FOLDER / "tokenizer.json", folder)
     fields = json.loads((starter.FOLDER / "tokenizer_config.json").read_text()) | {"add_bos_token": True}
     if template:
         fields["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
+    return folder
+
+
+def starter_in_floats(folder: Path, licence: str = "deepseek-license") -> Path:
+    """The starter as models are published: bfloat16 in two files, a README with its licence, and what nobody needs."""
+    made = DeepseekV2ForCausalLM(DeepseekV2Config.from_pretrained(starter.FOLDER))
+    made.load_state_dict(starter.state_dict(), strict=False)
+    made.tie_weights()
+    cast(Any, made).to(torch.bfloat16).save_pretrained(folder, max_shard_size="100MB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(starter.FOLDER / name, folder)
+    (folder / "README.md").write_text(f"---\nlicense: other\nlicense_name: {licence}\nlicense_link: LICENSE\n---\n")
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    (folder / "modeling_deepseek.py").write_text("raise SystemExit('never to be run')\n")
     return folder
