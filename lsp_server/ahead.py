@@ -10,6 +10,8 @@ import asyncio
 import itertools
 import re
 from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
 
 from lsp_server.asking import OTHERS, Asking
 from lsp_server.session import Session
@@ -34,33 +36,37 @@ class LookAhead:
         """Asks what comes after a suggestion that is shown; what comes after a part of it is known."""
         if not suggestion.looked_ahead and suggestion.visible >= len(suggestion.text):
             suggestion.looked_ahead = True
-            region = suggestion.region
-            task = self._start(session, region.start, region.end, suggestion)
+            task = self._start(session, self._look_behind(session, suggestion))
             task.add_done_callback(lambda _: setattr(suggestion, "looked_ahead", not task.cancelled()))
 
     def after_line(self, session: Session, cursor: Position) -> None:
         """Asks what comes on the next line, where nothing is to be added to this one."""
-        self._start(session, cursor, cursor, None)
+        self._start(session, self._look_below(session, cursor, session.document.version))
 
-    def _start(
-        self, session: Session, start: Position, end: Position, suggestion: Suggestion | None
-    ) -> asyncio.Task[None]:
+    def _start(self, session: Session, looking: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         session.stop_looking_ahead()
-        session.looking_ahead = asyncio.ensure_future(self._look(session, session.fork(), start, end, suggestion))
+        session.looking_ahead = asyncio.ensure_future(looking)
         return session.looking_ahead
 
-    async def _look(
-        self, session: Session, work: Session, start: Position, end: Position, suggestion: Suggestion | None
-    ) -> None:
-        if session.generation:
-            await session.generation.wait_for_others(OTHERS_FIRST)
-        cursor = start
-        if suggestion:
-            cursor = await _insert(work, start, end, suggestion.text)
-            if suggestion.ended and not _opens_block(work, cursor):
-                self._note_nothing_at(work, cursor)
-            elif not await self._nothing_at(session, work, cursor):
-                return
+    async def _look_behind(self, session: Session, suggestion: Suggestion) -> None:
+        await _others(session)
+        region = suggestion.region  # it has followed what was typed meanwhile
+        if not region.alive:
+            return
+        work = session.fork()
+        cursor = await _insert(work, region.start, region.end, suggestion.text)
+        if suggestion.ended and not _opens_block(work, cursor):
+            self._note_nothing_at(work, cursor)
+        elif not await self._nothing_at(session, work, cursor):
+            return
+        await self._next_line(session, work, cursor)
+
+    async def _look_below(self, session: Session, cursor: Position, version: int) -> None:
+        await _others(session)
+        if session.document.version == version:
+            await self._next_line(session, session.fork(), cursor)
+
+    async def _next_line(self, session: Session, work: Session, cursor: Position) -> None:
         line = work.document.lines[cursor.line]
         if line.strip() and not line[cursor.column :].strip():
             cursor = await _insert(work, cursor, cursor, "\n" + indentation_after(work, cursor.line))
@@ -88,6 +94,12 @@ class LookAhead:
         if session.ahead is ahead:
             session.ahead = None
         return ahead.complete and ahead.answer is None
+
+
+async def _others(session: Session) -> None:
+    """Other answers to what is shown are wanted sooner."""
+    if session.generation:
+        await session.generation.wait_for_others(OTHERS_FIRST)
 
 
 async def _insert(work: Session, start: Position, end: Position, text: str) -> Position:

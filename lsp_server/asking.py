@@ -54,7 +54,7 @@ class Asking:
         """
         priority: Priority = "background" if work else "interactive"
         generation = Generation(
-            live, work or live.fork(), hole, self.backend, self.settings, self.shaping, number=number, priority=priority
+            live, work or live, hole, self.backend, self.settings, self.shaping, number=number, priority=priority
         )
         generation.alternatives, generation.explicit, generation.beyond_line = alternatives, explicit, beyond_line
         generation.key = key = self.key(live, hole)

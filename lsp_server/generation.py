@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import attrs
 
-from inference.wire import End, Priority, Stops
+from inference.wire import End, FimRequest, Priority, Stops
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.closing import Closing
 from lsp_server.documents import Document
@@ -37,11 +37,18 @@ GRACE = 0.3
 OnAnswer = Callable[["Generation", "Rest | None"], None]
 
 
+@attrs.frozen
+class _Question:
+    request: FimRequest
+    streams: list[Closing]
+    """One a choice."""
+
+
 class Generation:
     """The model's work for one place. It belongs to the document, not to the request that began it.
 
-    It works on a fork of the session, so nothing changes under it. While the user types what it says, `region` follows
-    them, and later requests wait for it instead of asking anew.
+    All that it needs of the document it reads when it starts. While the user types what it says, `region` follows them,
+    and later requests wait for it instead of asking anew.
     """
 
     def __init__(
@@ -56,7 +63,7 @@ class Generation:
         number: str = "",
         priority: Priority = "interactive",
     ):
-        """`work`: the fork of `live`, or of what it may become, that `hole` was cut from; nobody edits it any more."""
+        """`work`: what `hole` was cut from, `live` or a fork that has become what `live` may become."""
         self.live, self.session, self.hole = live, work, hole
         self.backend, self.settings, self.shaping, self.number = backend, settings, shaping, number
         self.priority: Priority = priority
@@ -88,7 +95,13 @@ class Generation:
 
     def start(self, on_answer: OnAnswer) -> None:
         """Asks the model; `on_answer` is called with the answer, before those who wait go on, then with each other."""
-        self._task = asyncio.ensure_future(self._run(on_answer))
+        question: _Question | None = None
+        with self._noting_errors():
+            question = self._question()
+        if question:
+            self._task = asyncio.ensure_future(self._run(question, on_answer))
+        else:
+            self._answered.set()
 
     def cancel(self) -> None:
         """Ends it; who waits is woken."""
@@ -168,11 +181,10 @@ class Generation:
             return True  # typed ahead of the model
         return is_subsequence(text[agreed:], said[agreed:] + CLOSING)
 
-    async def _run(self, on_answer: OnAnswer) -> None:
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Generator[None]:
         try:
-            await self._ask(on_answer)
-        except asyncio.CancelledError:
-            raise
+            yield
         except Lost as error:
             self.error, self.trace.outcome = error, "lost"
             log.warning("request %s: %s", self.number, error)
@@ -183,29 +195,35 @@ class Generation:
         except Exception as error:  # a defect of ours: this answer is null, the next may be well
             self.error, self.trace.outcome = error, "failed"
             log.exception("request %s failed", self.number)
+
+    async def _run(self, question: _Question, on_answer: OnAnswer) -> None:
+        try:
+            with self._noting_errors():
+                await self._ask(question, on_answer)
         finally:
             self._answered.set()
 
-    async def _ask(self, on_answer: OnAnswer) -> None:
+    async def _ask(self, question: _Question, on_answer: OnAnswer) -> None:
         try:
-            await self._stream(on_answer)
+            await self._stream(question, on_answer)
         except Refused as error:
             if error.failure.error != "too_long":
                 raise
             # Denser text than measured so far: cut again with this prompt's own figure.
-            request = self.trace.request
-            assert request
+            request, session = question.request, self.session
             length = len(request.prefix) + len(request.suffix) + len(request.typed)
-            session = self.session
             session.chars_per_token = self.live.chars_per_token = 0.9 * length / error.failure.tokens
             session.anchor.release()
             self.live.anchor.release()
+            if session.document.version != self.hole.version:
+                raise  # the next request is cut with that figure
             self.hole = session.anchor.cut(
                 session.document, self.hole.cursor, budget(session, self.backend, self.settings)
             )
-            await self._stream(on_answer)
+            await self._stream(self._question(), on_answer)
 
-    async def _stream(self, on_answer: OnAnswer) -> None:
+    def _question(self) -> _Question:
+        """What is sent for the document as it stands, and what follows the answers."""
         hole, trace = self.hole, self.trace
         session = self.session
         inside = session.tree.inside(hole.cursor)
@@ -217,6 +235,10 @@ class Generation:
         trace.request, trace.prepare_ms = request, milliseconds(self._began)
         lines, language, in_code = session.document.lines, session.language, session.tree.begins_in_code
         streams = [Closing(hole, stops, lines, language, inside, in_code, self.shaping) for _ in range(request.choices)]
+        return _Question(request, streams)
+
+    async def _stream(self, question: _Question, on_answer: OnAnswer) -> None:
+        request, streams, trace = question.request, question.streams, self.trace
         said: list[list[tuple[str, float]]] = [[] for _ in streams]
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:

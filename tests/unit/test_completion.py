@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from inference.wire import End, Failure, FimRequest, Piece
+from lsp_server.backends.worker import Refused
 from lsp_server.settings import Settings
 from tests.unit.completing import Desk, ScriptedModel, settle
 
@@ -238,6 +240,39 @@ def test_without_the_completion_cache_every_request_is_a_question() -> None:
         await desk.ask(AT)
         await desk.ask(desk.type("s", AT))
         assert asked.questions == 3
+        desk.close()
+
+    run(body)
+
+
+class Dense(ScriptedModel):
+    """Has half the room that was thought, and says so as soon as `step` lets it."""
+
+    async def fim(self, request: FimRequest) -> AsyncGenerator[Piece | End, None]:
+        if len(request.prefix) > 2_000:
+            self.asked.append(request)
+            assert self._steps
+            await self._steps.acquire()
+            raise Refused(Failure("too_long", "too long", tokens=2 * len(request.prefix), window=4096))
+        async for message in super().fim(request):
+            yield message
+
+
+@pytest.mark.parametrize("typed", ["", "s"])
+def test_a_prompt_that_is_too_long_is_cut_again_unless_the_document_has_moved_on(typed: str) -> None:
+    async def body() -> None:
+        desk = Desk(asked := Dense(lambda *_: "shape\n", steps=True), "y = 1\n" * 2_000 + "x = ")
+        at = len(desk.text)
+        first = desk.start(at)
+        await settle()
+        at = desk.type(typed, at) if typed else at
+        asked.step(40)
+        found = await first
+        assert (found.text if found else None) == (None if typed else "shape")
+        assert asked.questions == (1 if typed else 2)
+        await desk.ask(at)
+        assert asked.questions == 2
+        assert len(asked.asked[-1].prefix) < 2_000
         desk.close()
 
     run(body)

@@ -185,3 +185,17 @@ def test_other_answers_to_what_is_shown_go_first_but_not_for_long(monkeypatch: p
         assert asked.running == 0
 
     run(body)
+
+
+def test_what_is_typed_of_a_suggestion_before_that_leads_to_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "OTHERS_FIRST", 0.05)
+
+    async def body() -> None:
+        desk = Desk(asked := Branching(body_says()), TEXT, settings=LINES)
+        await desk.ask(AT)
+        assert await desk.text_at(desk.type(BODY[0][:6], AT)) == BODY[0][6:]
+        await asyncio.sleep(0.1)
+        assert [request.typed for request in asked.asked] == ["\n    ", f"\n    {BODY[0]}\n    "]
+        desk.close()
+
+    run(body)
