@@ -28,6 +28,7 @@ HARNESS = """
 (progn
   (setq native-comp-deferred-compilation nil) ; warns about other packages, and takes the processor
   (require 'server)
+  (require 'json)
   (setq server-socket-dir {folder} server-name "tests" server-client-instructions nil)
   (server-start)
   (run-with-timer 5 5 (lambda () (unless (file-exists-p "/proc/{owner}") (kill-emacs))))

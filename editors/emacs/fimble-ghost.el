@@ -118,5 +118,22 @@ Return non-nil if something is shown."
   (insert text)
   (undo-boundary))
 
+;;;; The same for a menu
+
+(defun fimble--candidate (item word)
+  "What `completion-at-point' may insert of ITEM in place of WORD: the first line.
+Its other lines follow, and how many characters behind point it covers."
+  (let ((lines (split-string (plist-get item :insertText) "\n"))
+        (range (plist-get item :range)))
+    (cons (concat word (car lines))
+          (cons (- (plist-get (plist-get range :end) :character) (length (fimble--line-before (point))))
+                (cdr lines)))))
+
+(defun fimble--finish (lines covers)
+  "Insert the other LINES of a candidate, and remove what it COVERS behind them."
+  (dolist (line lines)
+    (insert "\n" line))
+  (delete-region (point) (+ (point) covers)))
+
 (provide 'fimble-ghost)
 ;;; fimble-ghost.el ends here

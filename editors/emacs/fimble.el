@@ -5,6 +5,7 @@
 ;; Package-Requires: ((emacs "28.1"))
 ;; Keywords: convenience, languages
 ;; URL: https://fimble.invalid/
+;; The project has no address yet, and nobody can own this one (RFC 2606).
 
 ;; SPDX-License-Identifier: MIT
 
@@ -276,15 +277,13 @@ It waits for the model, until a key comes; ghost text does not."
            (answer (jsonrpc-request fimble--connection :textDocument/inlineCompletion
                                     (append (fimble--where) '(:context (:triggerKind 1)))
                                     :timeout 10 :cancel-on-input t))
-           (lines (mapcar (lambda (item) (split-string (plist-get item :insertText) "\n")) (plist-get answer :items)))
-           (found (mapcar (lambda (texts) (cons (concat word (car texts)) (cdr texts))) (remove "" lines))))
+           (found (mapcar (lambda (item) (fimble--candidate item word)) (plist-get answer :items))))
       (when found
         (list start (point) (delete-dups (mapcar #'car found)) :exclusive 'no
-              :annotation-function (lambda (text) (if (cdr (assoc text found)) " fimble …" " fimble"))
+              :annotation-function (lambda (text) (if (cddr (assoc text found)) " fimble …" " fimble"))
               :exit-function (lambda (text status)
-                               (when (eq status 'finished)
-                                 (dolist (line (cdr (assoc (substring-no-properties text) found)))
-                                   (insert "\n" line)))))))))
+                               (pcase (and (eq status 'finished) (assoc (substring-no-properties text) found))
+                                 (`(,_ ,covers . ,lines) (fimble--finish lines covers)))))))))
 
 ;;;; The mode
 

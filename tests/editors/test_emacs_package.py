@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,14 @@ def test_package_lint_and_checkdoc_have_nothing_to_say(copy: Path) -> None:
     assert [line for line in said if known not in line and not line.startswith("Entering directory")] == ["status 1"]
     quoted = " ".join(f'"{name}"' for name in names)
     assert batch(copy, "--eval", f"(mapc #'checkdoc-file (list {quoted}))") == ""
+
+
+def test_every_package_names_the_same_address_or_none_that_can_be_owned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    address = project.get("urls", {}).get("Homepage")
+    [named] = re.findall("^;; URL: (.*)$", (ROOT / "editors/emacs/fimble.el").read_text("utf-8"), re.MULTILINE)
+    assert named == (address or "https://fimble.invalid/")
+    assert json.loads((ROOT / "editors/vscode/package.json").read_text("utf-8")).get("homepage") == address
 
 
 def test_package_el_installs_the_folder(copy: Path) -> None:

@@ -68,7 +68,8 @@ end })
 
 @pytest.fixture(scope="module")
 def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
-    with Editor(tmp_path_factory.mktemp("neovim"), state, before=STAND_IN) as editor:
+    options = "ghost_text = 'builtin'"
+    with Editor(tmp_path_factory.mktemp("neovim"), state, before=STAND_IN, options=options) as editor:
         yield editor
 
 
@@ -122,8 +123,8 @@ def test_a_buffer_is_switched_off_through_it(editor: Editor) -> None:
     assert editor.lua("return enabled.buffer") is True
 
 
-def test_ours_can_be_chosen_instead(editor: Editor) -> None:
-    assert editor.lua("return require('fimble.config').builtin()") is True
-    editor.lua("fimble.setup({ ghost_text = 'own' })")
+def test_without_being_chosen_it_is_not_used(editor: Editor) -> None:
+    editor.lua("fimble.setup({})")
     assert editor.lua("return require('fimble.config').builtin()") is False
-    editor.settings("{}")
+    editor.lua("fimble.setup({ ghost_text = 'builtin' })")
+    assert editor.lua("return require('fimble.config').builtin()") is True

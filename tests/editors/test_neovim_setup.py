@@ -155,6 +155,7 @@ def test_before_the_set_up_the_command_says_that_it_is_missing(tmp_path: Path) -
     [
         ("{ command = 'fimble' }", "setup() has no option `command`"),
         ("{ cmd = 'fimble' }", "cmd: expected table, got string"),
+        ("{ ghost_text = 'auto' }", '`ghost_text` must be "own" or "builtin"'),
         ("{ keys = { acept = '<Tab>' } }", "`keys` has no `acept`"),
     ],
 )

@@ -1,5 +1,5 @@
 -- Suggestions as Neovim's own ghost text, `vim.lsp.inline_completion` of Neovim 0.12, by its public functions and events
--- alone. Written from its documentation and source; not yet run in that version.
+-- alone, for those who choose it. Written from its documentation and source; not yet run in that version.
 
 local cursor = require("fimble.cursor")
 local ghost = require("fimble.ghost")

@@ -6,7 +6,7 @@ M.defaults = {
   cmd = { "fimble" }, -- the language server
   settings = vim.empty_dict(), -- the server's settings, its section `fimble`
   filetypes = nil, ---@type string[]? nil: every ordinary buffer
-  ghost_text = "auto", -- "auto": Neovim's own where it has one (0.12), else fimble's; "own": fimble's
+  ghost_text = "own", -- "own": fimble's; "builtin": Neovim's where it has one (0.12), else fimble's
   keys = { -- false: no key
     accept = "<Tab>",
     accept_word = "<M-Right>",
@@ -28,6 +28,8 @@ function M.set(options)
     assert(types[name], ("fimble: setup() has no option `%s`; see :help fimble-options"):format(name))
     vim.validate("fimble: " .. name, value, types[name])
   end
+  local ghost_text = options.ghost_text or M.defaults.ghost_text
+  assert(ghost_text == "own" or ghost_text == "builtin", 'fimble: `ghost_text` must be "own" or "builtin"')
   for name, key in pairs(options.keys or {}) do
     assert(M.defaults.keys[name], ("fimble: `keys` has no `%s`; see :help fimble-keys"):format(name))
     assert(not key or type(key) == "string", ("fimble: `keys.%s` must be a key or false"):format(name))
@@ -41,7 +43,7 @@ end
 
 -- Whether Neovim shows the ghost text by its own means.
 function M.builtin()
-  return M.options.ghost_text ~= "own" and vim.lsp.inline_completion ~= nil
+  return M.options.ghost_text == "builtin" and vim.lsp.inline_completion ~= nil
 end
 
 -- Whether completions are switched on for a buffer, and if not, by what.
