@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 import attrs
 
 from inference.wire import End, FimRequest, Priority, Stops
-from lsp_server.backends.worker import Lost, Refused
+from lsp_server.backends.worker import Excluded, Lost, Refused
 from lsp_server.closing import Closing
 from lsp_server.documents import Document
 from lsp_server.hole import Hole
@@ -191,7 +191,9 @@ class Generation:
             self.backend.ensure()
         except Refused as error:
             self.error, self.trace.outcome = error, error.failure.error
-            log.warning("request %s: %s", self.number, error)
+            log.log(
+                logging.DEBUG if isinstance(error, Excluded) else logging.WARNING, "request %s: %s", self.number, error
+            )
         except Exception as error:  # a defect of ours: this answer is null, the next may be well
             self.error, self.trace.outcome = error, "failed"
             log.exception("request %s failed", self.number)

@@ -21,7 +21,7 @@ from inference.wire import End, Failure, FimRequest, Health, Piece
 from lsp_server.backends import keys
 from lsp_server.backends.exclude import excluded
 from lsp_server.backends.remote_settings import RemoteSettings
-from lsp_server.backends.worker import Lost, Refused, State, WorkerBackend
+from lsp_server.backends.worker import Excluded, Lost, Refused, State, WorkerBackend
 
 if TYPE_CHECKING:
     from inference.endpoint import WorkerSettings
@@ -73,6 +73,7 @@ class RemoteBackend:
         self._sites = [Site(url.rstrip("/")) for url in settings.urls]
         self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._excluded: set[str] = set()
         self.state = State("absent")
 
     @property
@@ -114,13 +115,20 @@ class RemoteBackend:
         elif not may_leave:
             if self._local:
                 self._local.ensure()
-            name = document.rpartition("/")[2]
-            raise Refused(Failure("failed", f"{name} is not sent anywhere: it matches `fimble.exclude`"))
+            raise self._kept_here(document)
         else:
             source = self._from_engines(request)
         async with contextlib.aclosing(source) as messages:
             async for message in messages:
                 yield message
+
+    def _kept_here(self, document: str) -> Excluded:
+        """Says it, in the log the first time only: at each keystroke it would bury everything else."""
+        said = f"{document.rpartition('/')[2]} is not sent anywhere: it matches `fimble.exclude`"
+        if document not in self._excluded:
+            self._excluded.add(document)
+            log.warning("%s", said)
+        return Excluded(Failure("failed", said))
 
     async def look(self) -> list[Site]:
         """Looks at every engine once, and says how each was found."""

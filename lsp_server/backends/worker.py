@@ -39,6 +39,10 @@ class Refused(Exception):
         self.failure = failure
 
 
+class Excluded(Refused):
+    """The document may not leave this machine, and nobody here answers; the log has it, once a document."""
+
+
 class Unanswered(Exception):
     """One of the worker's other routes refused a request; the message says why."""
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import pytest
@@ -44,11 +44,11 @@ def engine(model: Path) -> Iterator[llama.Process]:
     process.kill()
 
 
-def drive(body: Body, env: dict[str, str], settings: dict[str, Any]) -> None:
-    """Runs `body` against a server of its own."""
+def drive(body: Body, env: dict[str, str], settings: dict[str, Any], log: IO[bytes] | None = None) -> None:
+    """Runs `body` against a server of its own, whose log goes to `log`."""
 
     async def run() -> None:
-        client = await LspClient.start(NOISE | settings, env=env)
+        client = await LspClient.start(NOISE | settings, env=env, stderr=log)
         try:
             await client.initialize()
             await body(client)
@@ -164,6 +164,24 @@ def test_the_local_worker_stands_in_and_completes_what_may_not_leave(state: dict
     with serving(Engine(card("m", "someone"), lambda _: chunks(" + 2", finish="stop"))) as recorder:
         settings = {"backend": "openai", "remote": {"url": f"{recorder.address}/v1", "fallback": True}}
         drive(body, state, settings)
+
+
+def test_a_document_that_may_not_leave_is_logged_once_however_much_is_typed(
+    state: dict[str, str], tmp_path: Path
+) -> None:
+    async def body(client: LspClient) -> None:
+        await client.ready()
+        for name in (".env", "tls.key"):
+            client.open(f"file:///w/{name}", "python", CODE)
+            for column in (5, 6, 7, 8):
+                assert await client.inline(f"file:///w/{name}", PLACE[0], column) is None
+
+    log = tmp_path / "log"
+    with serving(Engine(card("m", "someone"), lambda _: chunks(" + 2"))) as recorder, log.open("wb") as out:
+        drive(body, state, {"backend": "openai", "remote": {"url": f"{recorder.address}/v1"}}, out)
+        assert not recorder.asked
+    assert log.read_text().count(".env is not sent anywhere: it matches `fimble.exclude`") == 1
+    assert log.read_text().count("tls.key is not sent anywhere") == 1
 
 
 def test_the_editor_needs_no_other_setting_than_a_gguf_file(
