@@ -117,6 +117,7 @@ class Closing:
     def _sound(self, text: str, cut_short: bool, by_itself: bool) -> Shaped | None:
         """The longest beginning of the answer with which the text around it is sound."""
         second: tuple[int, Shaped] | None = None  # what leaves something open and yet is better than nothing
+        found: Shaped | None = None  # several lines that end what they begin, unless fewer of them leave no error
         before = self._soundness.errors()
         for tried, candidate in enumerate(self._candidates(text, cut_short, by_itself)):
             if tried == TRIED:
@@ -125,16 +126,20 @@ class Closing:
             if shaped is None:
                 continue
             now, whole = self._soundness.errors(shaped.text, shaped.covers), self._around.scan(shaped.text).whole
+            if now == 0:
+                return shaped
+            if found:
+                continue
             if before is None or now is None:
                 if whole or self._closed_below(shaped.text):
                     return shaped
-            elif now == 0:
-                return shaped
             elif whole and (now <= before if "\n" in candidate or not cut_short else now < before):
-                return shaped if second is None or now <= second[0] else second[1]
+                found = shaped if second is None or now <= second[0] else second[1]
+                if "\n" not in candidate:
+                    break
             elif not whole and now < before and second is None:
                 second = now, shaped
-        return second[1] if second else None
+        return found or (second[1] if second else None)
 
     def _candidates(self, text: str, cut_short: bool, by_itself: bool) -> Iterator[str]:
         """What an answer may be cut down to, or ended with, the best first; `by_itself`: the model ended it."""

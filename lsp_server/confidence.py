@@ -30,8 +30,8 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
     """The most of `text`, whole lines, that has the confidence wanted; "" if not even its first line has.
 
     `said`: the stream that it was made of, as (text, log-probability in nats), of which `typed` characters stand
-    there already: what is left is given them. A text is cut where brackets are
-    balanced and the next line is no deeper, so that no block is left without its body.
+    there already: what is left is given them. A text is cut where no bracket is
+    left open and the next line is no deeper, so that no block is left without its body.
     """
     if threshold <= 0:
         return text
@@ -71,12 +71,23 @@ def _confidence(said: Sequence[tuple[str, float]], lines: int, length: int) -> f
 def _may_end(lines: list[str], count: int) -> bool:
     part = "".join(lines[:count])
     last, following = lines[count - 1], lines[count]
-    balanced = sum(map(part.count, _OPENING)) == sum(map(part.count, _CLOSING))
+    balanced = not _leaves_open(part)
     # The first line's own indentation stands before the cursor, so what follows it can't be compared with it.
     no_deeper = count == 1 or (_indent(following) <= _indent(last) and not last.endswith(":"))
     closed = all(part.count(mark) % 2 == 0 for mark in _MULTILINE)
     goes_on = following.strip() != "" and not following.strip(" \t)]};,")  # with what only closes
     return balanced and closed and last.strip() != "" and no_deeper and not goes_on
+
+
+def _leaves_open(text: str) -> bool:
+    """Whether a bracket is opened and not closed, in strings too; closing others makes up for none."""
+    opened: list[str] = []
+    for character in text:
+        if character in _OPENING:
+            opened.append(character)
+        elif character in _CLOSING and opened and _CLOSING[_OPENING.index(opened[-1])] == character:
+            opened.pop()
+    return bool(opened)
 
 
 def _indent(line: str) -> int:

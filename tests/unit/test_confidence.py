@@ -28,6 +28,13 @@ def test_a_doubtful_tail_is_cut_at_a_line_that_leaves_nothing_open() -> None:
     assert sure_part(text, [*said[:2], ("2,\n", 2 * HALF), *said[3:]], 0.5) == "a = 1"
 
 
+def test_a_bracket_that_closes_another_does_not_make_up_for_one_left_open() -> None:
+    said = [("production) {\n", 0.0), ("    stop()\n}", 2 * HALF)]
+    assert sure_part("production) {\n    stop()\n}", said, 0.5) == ""
+    said = [("production) {}\n", 0.0), ("stop()", 2 * HALF)]
+    assert sure_part("production) {}\nstop()", said, 0.5) == "production) {}"
+
+
 def test_of_what_is_typed_no_doubt_is_left() -> None:
     said = [("foo", 4 * HALF), ("(x)", 0.0)]
     assert sure_part("foo(x)", said, 0.5) == ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lsp_server.brackets import scan
 from lsp_server.languages import LANGUAGES, Inside, Language, language_of
+from lsp_server.settings import Settings
 from lsp_server.shaping import Shaped, balanced, echoes, without_following, without_loops, without_rest
 from lsp_server.surroundings import Surroundings
+from tests.unit.completing import Desk, ScriptedModel
 
 CURSOR = "‸"
 
@@ -201,3 +205,18 @@ def test_any_text_can_be_scanned(text: str) -> None:
         found = scan(text, language_of(name, ""))
         assert all(text[place] == bracket for place, bracket in (*found.open, *found.loose))
         assert found.string < len(text)
+
+
+def test_of_several_lines_as_many_are_taken_as_leave_no_error() -> None:
+    """The model closes what it opens, and more; but what it opens is closed below the cursor."""
+    said = "server.get('/', (request) => {\n    count(request)\n  })\n  next()\n})\n\nrun()\n"
+    text = "const plugin = function (server, next) {\n  \n    return 'bar'\n  })\n  next()\n}\n"
+
+    async def body() -> str | None:
+        desk = Desk(ScriptedModel(lambda *_: said), text, language="javascript", settings=Settings(confidence=0))
+        try:
+            return await desk.text_at(text.index("\n    return"))
+        finally:
+            desk.close()
+
+    assert asyncio.run(body()) == "server.get('/', (request) => {\n    count(request)"
