@@ -1,6 +1,7 @@
 """What users do with suggestions, as LSP commands that any editor can bind to a key.
 
-All take one object: `{"textDocument": {"uri"}, "position"}`, and where they insert, `"apply"` (default true): true
+All but the worker's restart take one object:
+`{"textDocument": {"uri"}, "position"}`, and where they insert, `"apply"` (default true): true
 has the server edit the document (`workspace/applyEdit`), false leaves that to the client. ARCHITECTURE.md lists them.
 """
 
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
 
+from lsp_server import items
 from lsp_server.accept import Part, part_of
-from lsp_server.completion import Completion
 from lsp_server.documents import units
+from lsp_server.items import ACCEPTED
 from lsp_server.protocol import malformed
 from lsp_server.session import Session
 from lsp_server.suggestions import Rest
@@ -22,15 +24,43 @@ from lsp_server.text import Position, advance
 if TYPE_CHECKING:
     from lsp_server.server import Server
 
-ACCEPTED, ACCEPT, LINE, WORD = "fimble.accepted", "fimble.accept", "fimble.acceptLine", "fimble.acceptWord"
-DISMISS, CYCLE = "fimble.dismiss", "fimble.cycle"
+ACCEPT, LINE, WORD = "fimble.accept", "fimble.acceptLine", "fimble.acceptWord"
+DISMISS, CYCLE, RESTART = "fimble.dismiss", "fimble.cycle", "fimble.restartWorker"
 APPLY_S = 5.0
 """Longest time that a client may take to make an edit."""
 
 
-def report(uri: str, completion: Completion) -> types.Command:
-    """What an item runs once it is accepted: tells the server, which counts it."""
-    return types.Command("fimble: accepted", ACCEPTED, arguments=[{"uri": uri, "id": completion.number}])
+def register(server: Server) -> None:
+    """Has a server run these commands."""
+    # Not `ls: Server`: pygls resolves annotations, and that name is for the type checker only.
+
+    @server.command(RESTART)
+    async def _(ls: Any) -> None:
+        await ls.restart_worker()
+
+    @server.command(ACCEPTED)
+    def _(ls: Any, told: Any = None) -> None:
+        accepted(ls, told)
+
+    @server.command(ACCEPT)
+    async def _(ls: Any, where: Any = None) -> Any:
+        return await accept(ls, where, "all")
+
+    @server.command(LINE)
+    async def _(ls: Any, where: Any = None) -> Any:
+        return await accept(ls, where, "line")
+
+    @server.command(WORD)
+    async def _(ls: Any, where: Any = None) -> Any:
+        return await accept(ls, where, "word")
+
+    @server.command(DISMISS)
+    def _(ls: Any, where: Any = None) -> None:
+        dismiss(ls, where)
+
+    @server.command(CYCLE)
+    async def _(ls: Any, where: Any = None) -> Any:
+        return await cycle(ls, where)
 
 
 def accepted(ls: Server, told: Any) -> None:
@@ -55,7 +85,7 @@ async def accept(ls: Server, where: Any, part: Part) -> dict[str, Any] | None:
     taken = part_of(rest, after, part)
     end = Position(cursor.line, cursor.column + taken.covers)
     text = taken.text.replace("\n", document.line_break)
-    span = ls.range_of(document, cursor, end)
+    span = items.span(document, cursor, end, ls.encoding)
     if session.watch:
         session.watch.taking(suggestion, len(taken.text))
     applied = _field(where, "apply", True) is not False and await _apply(ls, session, span, text)
@@ -105,8 +135,8 @@ async def cycle(ls: Server, where: Any) -> dict[str, Any] | None:
         found.sort(key=lambda one: one[1].text not in shown)  # from the one on the screen, not the newest
     if len(found) > 1:
         session.suggestions.rotate([suggestion for suggestion, _ in found], back=bool(_field(where, "back", False)))
-    items = ls.completer.known(session, cursor)
-    return {"items": [ls.item(session, one) for one in items]} if items else None
+    known = ls.completer.known(session, cursor)
+    return {"items": [items.ghost(session.document, one, ls.encoding) for one in known]} if known else None
 
 
 def _place(ls: Server, where: Any) -> tuple[Session, Position] | None:

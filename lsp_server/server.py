@@ -14,7 +14,7 @@ from pygls.lsp.server import LanguageServer
 
 from inference.endpoint import WorkerSettings, endpoint
 from inference.version import VERSION
-from lsp_server import commands, metrics, user_settings
+from lsp_server import commands, items, metrics, user_settings
 from lsp_server.backends.remote import RemoteBackend, backend_of
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.completion import Completer, Completion, ignore
@@ -146,18 +146,6 @@ class Server(LanguageServer):
         except ImpossibleEdit as error:
             raise malformed(str(error)) from error
 
-    def range_of(self, document: Document, start: Position, end: Position) -> types.Range:
-        """A stretch of one line in the client's encoding."""
-        places = (document.character(start, self.encoding), document.character(end, self.encoding))
-        return types.Range(*(types.Position(start.line, place) for place in places))
-
-    def item(self, session: Session, found: Completion) -> types.InlineCompletionItem:
-        """A completion as ghost text."""
-        document = session.document
-        span = self.range_of(document, found.start, found.end)
-        command = commands.report(document.uri, found)
-        return types.InlineCompletionItem(insert_text=found.text, range=span, command=command)
-
     async def keep_metrics(self) -> None:
         """Adds what was counted to the daily totals, once a minute."""
         while True:
@@ -271,7 +259,8 @@ async def inline_completion(ls: Server, params: types.InlineCompletionParams) ->
         return None
     with ls.status.working():
         found = await _inline(ls, params.context, *place)
-    return types.InlineCompletionList(items=[ls.item(place[0], one) for one in found]) if found else None
+    document = place[0].document
+    return types.InlineCompletionList([items.ghost(document, one, ls.encoding) for one in found]) if found else None
 
 
 async def _inline(
@@ -295,30 +284,7 @@ async def completion(ls: Server, params: types.CompletionParams) -> types.Comple
     found = await ls.completer.complete(*place) if place else None
     if place is None or found is None:
         return None
-    document = place[0].document
-    before = document.lines[found.start.line][: found.start.column]
-    word = _word_before(before)
-    text = word + found.text
-    item = types.CompletionItem(
-        label=text.strip().split("\n", 1)[0].rstrip(),
-        kind=types.CompletionItemKind.Text,
-        detail="fimble",
-        documentation=text if "\n" in text else None,
-        filter_text=word or None,
-        sort_text=" ",  # before every name; Emacs takes no NUL
-        text_edit=types.TextEdit(
-            ls.range_of(document, Position(found.start.line, found.start.column - len(word)), found.end), text
-        ),
-        command=commands.report(document.uri, found),
-    )
-    return types.CompletionList(is_incomplete=True, items=[item])
-
-
-def _word_before(line: str) -> str:
-    end = len(line)
-    while end and (line[end - 1].isalnum() or line[end - 1] == "_"):
-        end -= 1
-    return line[end:]
+    return types.CompletionList(is_incomplete=True, items=[items.entry(place[0].document, found, ls.encoding)])
 
 
 @server.feature("fimble/cursor")
@@ -336,46 +302,7 @@ async def cursor(ls: Server, params: Any) -> None:
         await ls.completer.warm(*place)
 
 
-@server.command("fimble.restartWorker")
-async def restart_worker(ls: Server) -> None:
-    """Replaces the worker by one with this server's settings."""
-    await ls.restart_worker()
-
-
-@server.command(commands.ACCEPTED)
-def accepted(ls: Server, told: Any = None) -> None:
-    """An item was accepted as a whole."""
-    commands.accepted(ls, told)
-
-
-@server.command(commands.ACCEPT)
-async def accept(ls: Server, where: Any = None) -> Any:
-    """Inserts the suggestion at a place."""
-    return await commands.accept(ls, where, "all")
-
-
-@server.command(commands.LINE)
-async def accept_line(ls: Server, where: Any = None) -> Any:
-    """Inserts the suggestion's next line."""
-    return await commands.accept(ls, where, "line")
-
-
-@server.command(commands.WORD)
-async def accept_word(ls: Server, where: Any = None) -> Any:
-    """Inserts the suggestion's next word."""
-    return await commands.accept(ls, where, "word")
-
-
-@server.command(commands.DISMISS)
-def dismiss(ls: Server, where: Any = None) -> None:
-    """Sends the suggestion at a place away."""
-    commands.dismiss(ls, where)
-
-
-@server.command(commands.CYCLE)
-async def cycle(ls: Server, where: Any = None) -> Any:
-    """Turns to another suggestion for a place."""
-    return await commands.cycle(ls, where)
+commands.register(server)
 
 
 @server.feature(types.SHUTDOWN)
