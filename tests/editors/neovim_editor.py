@@ -69,6 +69,10 @@ class Editor(Neovim):
         self.keys("i" if after[:1] not in ("", "\n") else "A")
         self.until(lambda screen: screen.mode == "insert", "insert mode")
 
+    def type(self, text: str) -> None:
+        """Types characters."""
+        self.keys(text.replace("<", "<lt>").replace("\n", "<CR>"))
+
     def see(self, ghost: str) -> list[str]:
         """Waits for that ghost text; the screen's lines."""
         self.ghost(lambda shown: shown == ghost)
@@ -96,17 +100,16 @@ class Editor(Neovim):
             assert time.monotonic() < until, f"no {what} after {PATIENCE:g} s:\n{self.screen.text()}"
             time.sleep(0.01)
 
+    def reset(self) -> None:
+        """No insert mode, no open file; and nothing has failed."""
+        self.keys("<Esc>")
+        self.until(lambda screen: screen.mode == "normal", "normal mode")
+        messages = self.lua("return vim.fn.execute('messages')")
+        self.command("messages clear | %bwipeout! | let v:errmsg = ''")
+        assert "rror" not in messages, messages
+        assert "traceback" not in messages, messages
+
 
 def seen(lines: list[str]) -> list[str]:
     """Lines of a buffer as they look on the screen."""
     return [line.expandtabs(8).rstrip() for line in lines]
-
-
-def reset(editor: Editor) -> None:
-    """No insert mode, no open file; and nothing has failed."""
-    editor.keys("<Esc>")
-    editor.until(lambda screen: screen.mode == "normal", "normal mode")
-    messages = editor.lua("return vim.fn.execute('messages')")
-    editor.command("messages clear | %bwipeout! | let v:errmsg = ''")
-    assert "rror" not in messages, messages
-    assert "traceback" not in messages, messages

@@ -164,14 +164,6 @@ def test_text_after_the_cursor_moves_below_a_block(editor: Editor) -> None:
     assert editor.accept().split("\n")[:4] == window(screen)[:4]
 
 
-@pytest.mark.behaviour("emoji")
-def test_characters_of_any_width_before_the_cursor(editor: Editor) -> None:
-    editor.edit("save.py", SAVE.replace(MARK, 'print("💾🇨🇭 é\u0301", path); ' + MARK))
-    editor.type("jso")
-    editor.see("n.dump(data, f)")
-    assert '        print("💾🇨🇭 é\u0301", path); json.dump(data, f)\n' in editor.accept()
-
-
 @pytest.mark.behaviour("crlf")
 def test_a_file_with_crlf_keeps_its_line_breaks(editor: Editor) -> None:
     editor.edit("stack.go", STACK, line_break="\r\n")

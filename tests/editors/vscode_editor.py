@@ -111,6 +111,10 @@ class Editor:
         self.window.until(lambda _: self.text() != before, f"effect of {keys}")
         return self.text()
 
+    def accept(self) -> str:
+        """Accepts the ghost text; the document's text."""
+        return self.changes("Tab")
+
     def save(self) -> bytes:
         """Saves the file; what is on disk then."""
         self.window.command("workbench.action.files.save")
@@ -136,6 +140,11 @@ class Editor:
         where = str(self.file.relative_to(self.window.folder))
         self.window.until(lambda _: self.window.run(told, version, where), "answer of the server")
         self.painted()
+
+    def restart_server(self) -> None:
+        """Runs that command and waits for the new server."""
+        self.window.command("fimble.editor.restart")
+        self.ready()
 
     def ready(self) -> None:
         """Waits until the server has a model."""
