@@ -119,7 +119,7 @@ class CodeServer:
             file.write_text(json.dumps(values, indent=2))
 
     def window(self, folder: Path, *, driven: bool = True, **options: Any) -> Window:
-        """Opens a browser window on a folder; see `Window`."""
+        """Opens a browser window on a folder, or on a file that describes a workspace of several; see `Window`."""
         deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -169,7 +169,8 @@ class Window:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._next = 0
         self._connected = asyncio.Event()
-        self._do(self._open(folder, driven, size, scale, file))
+        query = f"{'workspace' if folder.is_file() else 'folder'}={quote(str(folder))}"
+        self._do(self._open(query, driven, size, scale, file))
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +229,7 @@ class Window:
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * PATIENCE)
 
-    async def _open(self, folder: Path, driven: bool, size: tuple[int, int], scale: float, file: Path | None) -> None:
+    async def _open(self, query: str, driven: bool, size: tuple[int, int], scale: float, file: Path | None) -> None:
         if driven:
             self._server.driver.unlink(missing_ok=True)
             self._listener = await asyncio.start_unix_server(self._serve, str(self._server.driver), limit=2**24)
@@ -239,7 +240,7 @@ class Window:
         self.page: Page = await context.new_page()
         await self.page.add_init_script(SCREEN)
         address = f"127.0.0.1:{self._server.port}"
-        url = f"http://{address}/?folder={quote(str(folder))}"
+        url = f"http://{address}/?{query}"
         if file:
             url += "&payload=" + quote(json.dumps([["openFile", f"vscode-remote://{address}{file}"]]))
         await self.page.goto(url, timeout=1000 * PATIENCE)

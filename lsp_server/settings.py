@@ -122,6 +122,11 @@ def _urls(value: Any) -> tuple[str, ...]:
     return tuple(map(_url, cast(list[Any], value))) if several else (_url(value),)
 
 
+def _or_none(check: Check, none: Any = "") -> Check:
+    """An empty field, as editors show one that is not set, is none."""
+    return lambda value: none if value in ("", []) else check(value)
+
+
 def _one_of(*choices: str) -> Check:
     def check(value: Any) -> str:
         if value not in choices:
@@ -170,13 +175,13 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "maxLines": ("max_lines", _number(1, 500, int)),
     "worker.idleMinutes": ("idle_minutes", _number(0, 1e6, float)),
     "worker.transport": ("transport", _one_of("auto", "unix", "tcp")),
-    "worker.url": ("worker_url", _url),
-    "worker.keyFile": ("worker_key_file", _text),
+    "worker.url": ("worker_url", _or_none(_url)),
+    "worker.keyFile": ("worker_key_file", _or_none(_text)),
     "backend": ("backend", _one_of("worker", "openai", "llamacpp")),
-    "remote.url": ("remote_urls", _urls),
+    "remote.url": ("remote_urls", _or_none(_urls, ())),
     "remote.engine": ("remote_engine", _one_of("auto", "vllm", "sglang", "mistral", "generic")),
-    "remote.model": ("remote_model", _text),
-    "remote.tokenizer": ("remote_tokenizer", _text),
+    "remote.model": ("remote_model", _or_none(_text)),
+    "remote.tokenizer": ("remote_tokenizer", _or_none(_text)),
     "remote.keyVariable": ("remote_key_variable", _text),
     "remote.fallback": ("remote_fallback", _boolean),
     "exclude": ("exclude", _list_of("file name patterns")),

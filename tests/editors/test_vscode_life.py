@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 
+from tests.box import Box, serving
 from tests.conftest import FIMBLE, worker_of
 from tests.editors.documents import SAVE, STACK_UNCLOSED
 from tests.editors.vscode_editor import Editor, opened
-
-LATENT_MS = 1500
-"""How long nothing may appear where nothing should: many times what an answer takes."""
-
-
-def server_of(code: Editor) -> psutil.Process:
-    """The language server of that window."""
-    host = psutil.Process(code.window.run("return process.pid"))
-    [server] = [child for child in host.children() if FIMBLE in child.cmdline()]
-    return server
-
-
-def nothing_appears(code: Editor) -> None:
-    """Watches the frames for a while."""
-    code.record()
-    code.window.evaluate(f"new Promise((done) => setTimeout(done, {LATENT_MS}))")
-    assert not [frame for frame in code.frames() if frame.ghost]
 
 
 @pytest.mark.behaviour("switched off")
@@ -35,7 +21,7 @@ def test_for_a_language_that_is_off_nothing_appears_until_it_is_on(code: Editor)
     code.window.command("fimble.editor.toggleLanguage")
     code.window.until(lambda screen: "off" in screen.status, "it being off")
     code.type("jso")
-    nothing_appears(code)
+    code.nothing_appears()
     code.edit("stack.go", STACK_UNCLOSED)
     code.window.until(lambda screen: "ready" in screen.status, "it being on for Go")
     code.type("{\n")
@@ -55,7 +41,7 @@ def test_off_for_the_workspace_nothing_appears_and_the_menu_turns_it_on(code: Ed
     code.window.command("fimble.editor.toggle")
     code.window.until(lambda screen: "off" in screen.status and not screen.ghost, "it being off")
     code.type("o")
-    nothing_appears(code)
+    code.nothing_appears()
     assert '"fimble.enabled": false' in (code.window.folder / ".vscode" / "settings.json").read_text()
     code.window.evaluate("document.getElementById('fimble.fimble.status').querySelector('a').click()")
     menu = code.window.until(lambda screen: screen.menu, "the menu").menu
@@ -81,6 +67,47 @@ def test_a_setting_applies_at_once(code: Editor) -> None:
     code.see("n.dump(data, f)")
 
 
+@pytest.fixture
+def box(fresh_state: dict[str, str]) -> Iterator[Box]:
+    """Another machine's worker."""
+    box = serving(fresh_state)
+    yield box
+    box.process.terminate()
+    box.process.wait(60)
+
+
+def requests(box: Box) -> float:
+    """How many that worker has begun."""
+    asked = Request(f"{box.url}/metrics", headers={"Authorization": f"Bearer {box.key.read_text().strip()}"})
+    with urlopen(asked) as answer:
+        return float(re.findall(r"^fimble_requests_total (.*)$", answer.read().decode(), re.MULTILINE)[0])
+
+
+def test_a_worker_elsewhere_answers_as_soon_as_settings_name_it_and_its_key(code: Editor, box: Box) -> None:
+    code.configure("worker.url", box.url)
+    try:
+        code.window.until(lambda screen: "there is no key" in screen.status, "what is missing")
+        code.configure("worker.keyFile", str(box.key))
+        code.ready()
+        before = requests(box)
+        code.edit("stack.go", STACK_UNCLOSED)
+        code.type("{\n")
+        code.block()
+        assert requests(box) > before
+    finally:
+        code.configure("worker.url", "")  # as the settings editor leaves it
+        code.configure("worker.keyFile", None)
+    code.window.command("notifications.clearAll")
+    code.ready()
+    before = requests(box)
+    code.edit("save.py", SAVE)
+    code.type("jso")
+    code.see("n.dump(data, f)")
+    assert requests(box) == before
+    assert not code.window.screen().messages
+    code.configure("worker.url", None)
+
+
 @pytest.mark.behaviour("worker killed")
 def test_a_killed_worker_is_replaced_and_ghost_text_comes_without_another_key(
     code: Editor, state: dict[str, str]
@@ -98,7 +125,7 @@ def test_a_killed_server_is_reported_and_comes_back(code: Editor) -> None:
     code.edit("save.py", SAVE)
     code.type("jso")
     code.see("n.dump(data, f)")
-    server_of(code).kill()
+    code.server().kill()
     told = "fimble: The server ended unexpectedly; it is started again."
     code.window.until(lambda screen: told in screen.messages, "a message")
     code.ready()

@@ -36,12 +36,16 @@ def plant(workspace: Path, listener: socket.socket) -> Path:
         command.parent.mkdir(parents=True)
         command.write_text(f'#!/bin/sh\ntouch "{ran}"\nexec "{FIMBLE}" "$@"\n')
         command.chmod(0o755)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     wishes = {
         "fimble.command": str(workspace / ".venv" / "bin" / "fimble"),
         "fimble.installFrom": str(workspace / "other.whl"),
         "fimble.model": "/no/such/model",
-        "fimble.worker.url": f"http://127.0.0.1:{listener.getsockname()[1]}",
+        "fimble.worker.url": address,
         "fimble.worker.keyFile": "/etc/hostname",
+        "fimble.backend": "openai",
+        "fimble.remote.url": [address],
+        "fimble.remote.keyVariable": "HOME",
     }
     (workspace / ".vscode").mkdir()
     (workspace / ".vscode" / "settings.json").write_text(json.dumps(wishes))

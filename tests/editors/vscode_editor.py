@@ -8,15 +8,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from editors.code_server import PATIENCE, CodeServer, Screen, Window
+from tests.conftest import FIMBLE
 from tests.editors.documents import MARK
 
-OPEN = """
-const document = await vscode.workspace.openTextDocument(args[0]);
-const place = new vscode.Position(args[1], args[2]);
+LATENT_MS = 1500
+"""How long nothing may appear where nothing should: many times what an answer takes."""
+SHOW = """
+const place = new vscode.Position(...args.slice(-2));
 await vscode.window.showTextDocument(document, { selection: new vscode.Range(place, place) });
 """
+OPEN = "const document = await vscode.workspace.openTextDocument(args[0]);" + SHOW
+UNTITLED = "const document = await vscode.workspace.openTextDocument({ language: args[0], content: args[1] });" + SHOW
 CLOSE = """
+await vscode.commands.executeCommand("workbench.action.closePanel");
 while (vscode.window.activeTextEditor) {
   await vscode.commands.executeCommand("workbench.action.revertAndCloseActiveEditor");
 }
@@ -45,12 +52,14 @@ class Editor:
     def __init__(self, window: Window) -> None:
         self.window = window
         self._numbers = count()
+        self.folder = window.folder
+        """Where new files are put."""
         self.file = Path()
 
     def edit(self, name: str, text: str, line_break: str = "\n") -> None:
         """Opens a new file with that text, the cursor at the mark."""
         before, after = text.split(MARK)
-        folder = self.window.folder / f"{next(self._numbers)}"
+        folder = self.folder / f"{next(self._numbers)}"
         folder.mkdir()
         self.file = folder / name
         self.file.write_bytes((before + after).replace("\n", line_break).encode())
@@ -133,13 +142,42 @@ class Editor:
         """Waits until what the window knows now has been painted."""
         self.window.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
+    def nothing_appears(self) -> None:
+        """Watches the frames for a while."""
+        self.record()
+        self.window.evaluate(f"new Promise((done) => setTimeout(done, {LATENT_MS}))")
+        assert not [frame for frame in self.frames() if frame.ghost]
+
     def answered(self) -> None:
         """Waits until the server has answered a request for the text as it is now, and what it said is painted."""
         version = self.window.run(IN_STEP + "return vscode.window.activeTextEditor.document.version")
         told = "return globalThis.costs.filter((c) => c.version === args[0] && c.uri.endsWith(args[1])).length"
-        where = str(self.file.relative_to(self.window.folder))
+        where = str(self.file.relative_to(self.folder))
         self.window.until(lambda _: self.window.run(told, version, where), "answer of the server")
         self.painted()
+
+    def choose(self, entry: str) -> None:
+        """Picks an entry of the status-bar item's menu."""
+        self.window.evaluate("document.getElementById('fimble.fimble.status').querySelector('a').click()")
+        self.window.until(lambda screen: any(entry in found for found in screen.menu), f"{entry!r} in the menu")
+        self.type(entry)
+        self.window.until(lambda screen: len(screen.menu) == 1 and entry in screen.menu[0], "that entry alone")
+        self.press("Enter")
+        self.window.until(lambda screen: not screen.menu, "the end of the menu")
+
+    def untitled(self, language: str, text: str) -> None:
+        """Opens a document that has no name yet, the cursor at the mark."""
+        before, after = text.split(MARK)
+        place = before.count("\n"), len(before.rpartition("\n")[2])
+        self.window.run(UNTITLED, language, before + after, *place)
+        first = (before + after).split("\n")[0]
+        self.window.until(lambda screen: screen.lines[:1] == [first], "the document")
+
+    def server(self, command: str | Path = FIMBLE) -> psutil.Process:
+        """The language server of this window, which runs that command."""
+        host = psutil.Process(self.window.run("return process.pid"))
+        [server] = [child for child in host.children() if str(command) in child.cmdline()]
+        return server
 
     def restart_server(self) -> None:
         """Runs that command and waits for the new server."""
@@ -173,7 +211,7 @@ class Editor:
         )
 
     def reset(self) -> None:
-        """No open file and no notification."""
+        """No open file, no panel and no notification."""
         self.press("Escape")
         self.window.run(CLOSE)
         self.window.until(lambda screen: not screen.lines and not screen.messages, "an empty window")
@@ -181,13 +219,14 @@ class Editor:
 
 @contextmanager
 def opened(
-    packages: tuple[Path, ...], env: dict[str, str], folder: Path, settings: dict[str, Any], **options: Any
+    packages: tuple[Path, ...], env: dict[str, str], folder: Path, settings: dict[str, Any], on: Path | None = None
 ) -> Generator[Editor]:
-    """A window on `folder/workspace`, with a profile of its own."""
-    workspace = folder / "workspace"
-    workspace.mkdir(exist_ok=True)
+    """A window with a profile of its own, on `folder/workspace` unless another folder or workspace is named."""
+    workspace = on or folder / "workspace"
+    if not on:
+        workspace.mkdir(exist_ok=True)
     with (
         CodeServer(folder / "code-server", env, *packages, settings=settings) as server,
-        server.window(workspace, **options) as window,
+        server.window(workspace) as window,
     ):
         yield Editor(window)

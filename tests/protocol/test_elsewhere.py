@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import stat
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,37 +15,15 @@ import attrs
 import pytest
 
 from inference import keys
-from inference.endpoint import Endpoint, WorkerSettings, endpoint
+from inference.endpoint import WorkerSettings
 from inference.wire import FimRequest, Piece, Stops
 from lsp_server.backends.worker import State, WorkerBackend
 from lsp_server.settings import resolve
+from tests.box import Box, serving
 from tests.conftest import FIMBLE, stop_workers, user
 
 REQUEST = FimRequest("def add(a, b):\n", "\n\nprint(add(1, 2))\n", "    ret", Stops(end_of_line=True))
 SECRET = "a-key-that-was-given-by-its-owner"
-
-
-@attrs.frozen
-class Box:
-    """A machine with a worker that listens, and what its user saw."""
-
-    env: dict[str, str]
-    url: str
-    where: Endpoint
-    process: subprocess.Popen[str]
-
-
-def serving(env: dict[str, str], *options: str) -> Box:
-    """Runs `fimble worker run --listen` until it says where it listens."""
-    command = [FIMBLE, "worker", "run", "--listen", "127.0.0.1:0", *options]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    log = Path(re.findall(r"log: (.*)", process.stdout.readline())[0])
-    deadline = time.monotonic() + 60
-    while not (found := re.search(r"listening on \[\('127.0.0.1', (\d+)\)\]", log.read_text() if log.exists() else "")):
-        assert time.monotonic() < deadline, process.stdout.read() if process.poll() is not None else "no port"
-        time.sleep(0.05)
-    return Box(env, f"http://127.0.0.1:{found[1]}", endpoint(WorkerSettings()), process)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +49,6 @@ def laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return env
 
 
-def key_of(box: Box) -> Path:
-    return Path(box.env["XDG_CONFIG_HOME"]) / "fimble" / "api-key"
-
-
 def outcome(settings: WorkerSettings) -> tuple[State, str]:
     """Where a backend gets with these settings, and what it completes."""
 
@@ -93,7 +65,7 @@ def outcome(settings: WorkerSettings) -> tuple[State, str]:
 
 
 def test_the_key_is_made_for_its_owner_s_eyes_and_stands_in_no_log_or_command_line(box: Box) -> None:
-    file = key_of(box)
+    file = box.key
     key = file.read_text().strip()
     assert len(key) >= keys.SHORTEST
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -111,7 +83,7 @@ def _children(pid: int) -> list[int]:
 
 
 def test_nothing_is_answered_there_without_the_key(box: Box) -> None:
-    key = key_of(box).read_text().strip()
+    key = box.key.read_text().strip()
 
     async def run() -> None:
         async with aiohttp.ClientSession() as session:
@@ -134,7 +106,7 @@ def test_nothing_is_answered_there_without_the_key(box: Box) -> None:
 
 
 def test_the_language_server_completes_through_it(box: Box, laptop: dict[str, str]) -> None:
-    settings, problems = resolve({"worker": {"url": box.url, "keyFile": str(key_of(box))}})
+    settings, problems = resolve({"worker": {"url": box.url, "keyFile": str(box.key)}})
     assert problems == []
     state, text = outcome(settings.worker)
     assert state.name == "ready", state.message
@@ -147,7 +119,7 @@ def test_a_command_finds_it_by_the_user_s_settings_file(box: Box, laptop: dict[s
     file.write_text("def add(a, b):\n    ret\n")
     config = Path(laptop["XDG_CONFIG_HOME"]) / "fimble"
     config.mkdir(parents=True)
-    (config / "settings.toml").write_text(f'[worker]\nurl = "{box.url}"\nkeyFile = "{key_of(box)}"\n')
+    (config / "settings.toml").write_text(f'[worker]\nurl = "{box.url}"\nkeyFile = "{box.key}"\n')
     done = subprocess.run([FIMBLE, "complete", f"{file}:2:8"], env=laptop, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "return a + b" in done.stdout
@@ -167,7 +139,7 @@ def test_what_is_wrong_is_said(box: Box, laptop: dict[str, str], monkeypatch: py
     state, _ = outcome(attrs.evolve(settings, url="http://127.0.0.1:9"))
     assert "no worker answers at http://127.0.0.1:9" in state.message
     monkeypatch.setattr("lsp_server.backends.worker.VERSION", "99.0")
-    monkeypatch.setenv(keys.ENVIRONMENT, key_of(box).read_text().strip())
+    monkeypatch.setenv(keys.ENVIRONMENT, box.key.read_text().strip())
     state, _ = outcome(settings)
     assert "install the same version on both" in state.message
 

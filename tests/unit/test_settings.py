@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -44,6 +45,12 @@ def test_what_does_not_fit_is_named_and_keeps_its_default(section: Any, named: s
 
 def test_null_is_unset() -> None:
     assert resolve({"model": None, "worker": {"idleMinutes": None}}) == (Settings(), [])
+
+
+def test_each_default_can_be_set_as_editors_write_it() -> None:
+    defaults = attrs.asdict(Settings())
+    written = {name: json.loads(json.dumps(defaults[field])) for name, (field, _) in FIELDS.items()}
+    assert resolve(written) == (Settings(), [])
 
 
 def test_one_bad_value_does_not_spoil_the_others() -> None:

@@ -14,7 +14,7 @@ import {
 import type { CloseHandlerResult, LanguageClient, LanguageClientOptions } from "vscode-languageclient/node";
 import { ENVIRONMENT } from "./run";
 import { findServer } from "./server";
-import { section } from "./settings";
+import { disabledLanguages, enabled, section } from "./settings";
 import { Status } from "./status";
 
 /** The documents that are completed: files, where the workspace is, and those without a name yet. */
@@ -83,7 +83,8 @@ export class Connection implements Disposable {
 
   private serves(document: TextDocument): boolean {
     const schemes = SELECTOR.map(({ scheme }) => scheme);
-    return this.client?.isRunning() === true && schemes.includes(document.uri.scheme);
+    const on = enabled(document) && !disabledLanguages(document).includes(document.languageId);
+    return on && this.client?.isRunning() === true && schemes.includes(document.uri.scheme);
   }
 
   private async change(): Promise<void> {
@@ -127,7 +128,7 @@ export class Connection implements Disposable {
         provideInlineCompletionItems: (document, position, context, token, next) => {
           const triggerKind = this.again ? InlineCompletionTriggerKind.Automatic : context.triggerKind;
           this.again = false;
-          return next(document, position, { ...context, triggerKind }, token);
+          return this.serves(document) ? next(document, position, { ...context, triggerKind }, token) : undefined;
         },
       },
     };

@@ -4,7 +4,7 @@ import { commands, Disposable, ExtensionContext, LogOutputChannel, QuickPickItem
 import { Connection } from "./client";
 import { install } from "./install";
 import { run } from "./run";
-import { disabledLanguages, enabled, toggle, toggleLanguage } from "./settings";
+import { disabledLanguages, enabled, folderAmongSeveral, toggle, toggleLanguage } from "./settings";
 import { StatusItem } from "./status";
 
 const REPORTS = "fimble-report";
@@ -41,10 +41,14 @@ export function register(
     await inline("hide");
   }
 
+  async function folder(): Promise<void> {
+    await switched(toggle(folderAmongSeveral(window.activeTextEditor?.document)));
+  }
+
   async function language(): Promise<void> {
-    const name = window.activeTextEditor?.document.languageId;
-    if (name) {
-      await switched(toggleLanguage(name));
+    const document = window.activeTextEditor?.document;
+    if (document) {
+      await switched(toggleLanguage(document));
     }
   }
 
@@ -68,13 +72,19 @@ export function register(
   }
 
   async function menu(): Promise<void> {
-    const name = window.activeTextEditor?.document.languageId;
+    const document = window.activeTextEditor?.document;
+    const own = folderAmongSeveral(document);
     const inWorkspace = workspace.workspaceFolders ? " for this workspace" : "";
     const items: (QuickPickItem & { run: () => unknown })[] = [];
     const add = (label: string, run: () => unknown, description = "") => items.push({ label, description, run });
-    add(`$(power) Turn ${enabled() ? "off" : "on"}${inWorkspace}`, () => switched(toggle()));
-    if (name) {
-      add(`$(code) Turn ${disabledLanguages().includes(name) ? "on" : "off"} for ${name}`, language);
+    const turn = (on: boolean) => `Turn ${on ? "off" : "on"}`;
+    add(`$(power) ${turn(enabled())}${inWorkspace}`, () => switched(toggle()));
+    if (own) {
+      add(`$(folder) ${turn(enabled(own))} for the folder ${own.name}`, folder);
+    }
+    if (document) {
+      const { languageId } = document;
+      add(`$(code) ${turn(!disabledLanguages(document).includes(languageId))} for ${languageId}`, language);
     }
     if (!connection.command) {
       add("$(cloud-download) Install the server", installServer);
@@ -95,6 +105,7 @@ export function register(
     dismiss,
     menu,
     toggle: () => switched(toggle()),
+    toggleFolder: folder,
     toggleLanguage: language,
     restart: () => connection.restart(),
     restartModel: () => connection.execute("fimble.restartWorker"),

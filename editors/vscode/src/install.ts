@@ -1,6 +1,6 @@
 // Installs the server into the extension's own folder, from where the user says; never by a bare name from an index.
 
-import { mkdirSync, rmSync, statSync } from "fs";
+import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "fs";
 import { homedir } from "os";
 import { dirname, isAbsolute, join } from "path";
 import { pathToFileURL } from "url";
@@ -52,21 +52,30 @@ export async function install(context: ExtensionContext, log: LogOutputChannel):
           throw new Error("The installation was cancelled.");
         }
         if (status !== 0) {
-          throw new Error(`${message} failed: ${command} ended with status ${status}. The log says more.`);
+          throw new Error(`Installing ${message} failed: ${command} ended with status ${status}. The log says more.`);
         }
       };
       const folder = ownEnvironment(context);
       const python = await findPython();
-      rmSync(folder, { recursive: true, force: true });
+      const last = `${folder}.last`;
       mkdirSync(dirname(folder), { recursive: true });
+      if (existsSync(folder)) {
+        remove(last);
+        renameSync(folder, last);
+      }
       try {
         await step("an environment of its own", python, "-m", "venv", folder);
         const scripts = join(folder, process.platform === "win32" ? "Scripts" : "bin");
-        await step("fimble and its libraries", join(scripts, "python"), "-m", "pip", "install", "--no-input", what);
+        const pip = ["-m", "pip", "install", "--no-input", what];
+        await step("fimble and its libraries, which are large", join(scripts, "python"), ...pip);
       } catch (error) {
-        rmSync(folder, { recursive: true, force: true }); // half an installation would be taken for a server
+        remove(folder); // half an installation would be taken for a server
+        if (existsSync(last)) {
+          renameSync(last, folder);
+        }
         throw error;
       }
+      remove(last);
     });
     return true;
   } catch (error) {
@@ -77,6 +86,10 @@ export async function install(context: ExtensionContext, log: LogOutputChannel):
     }
     return false;
   }
+}
+
+function remove(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
 }
 
 async function findPython(): Promise<string> {

@@ -65,11 +65,11 @@ export class StatusItem {
 
   private shown(): Status {
     const document = window.activeTextEditor?.document;
-    if (!enabled()) {
+    if (!enabled(document)) {
       return { state: "off", message: "" };
     }
     const language = document && languages.match(SELECTOR, document) ? document.languageId : undefined;
-    if (language && disabledLanguages().includes(language)) {
+    if (language && disabledLanguages(document).includes(language)) {
       return { state: "off", message: `for ${language}` };
     }
     return this.status;
