@@ -90,6 +90,8 @@ class CodeServer:
         self.driver = Path(self._sockets.name) / "driver"
         kept = {name: value for name, value in env.items() if not name.startswith("VSCODE_")}
         path = vscode_tools.with_node(env.get("PATH", os.defpath))
+        # Started from a command line: else it would take a login shell's environment instead of this one.
+        kept["VSCODE_CLI"] = "1"
         self.env = {**kept, "PATH": path, "FIMBLE_DRIVER": str(self.driver), "XDG_CONFIG_HOME": str(folder)}
         self.program = [str(program), "--user-data-dir", str(self.profile), "--extensions-dir", str(self.extensions)]
         self.log = folder / "code-server.log"

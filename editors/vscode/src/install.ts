@@ -11,7 +11,7 @@ import { ownEnvironment } from "./server";
 const PYTHONS = ["python3.13", "python3.12", "python3.11", "python3", "python"];
 const RECENT = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
 
-/** What pip is to install: always `fimble @ URL`, so that no other project's name is ever asked for. Throws with the reason. */
+/** What pip is to install: always a URL, so that no other project's name is ever asked for. Throws with the reason. */
 export function requirement(from: string): string {
   const path = from.startsWith("~/") ? join(homedir(), from.slice(2)) : from;
   if (isAbsolute(path)) {
@@ -22,7 +22,7 @@ export function requirement(from: string): string {
     return `fimble @ ${pathToFileURL(path)}`;
   }
   if (/^git\+(https|ssh|file):\/\/\S+$/.test(from)) {
-    return `fimble @ ${from}`;
+    return from; // without a name before it: some versions of pip refuse git+file:// with one
   }
   throw new Error("The setting fimble.installFrom must be the full path of a wheel or a URL that begins with git+https://.");
 }
