@@ -78,7 +78,7 @@ class Acceptance:
         """What became of the next suggestion."""
         if self.next:
             return "there"
-        if self.nothing:
+        if self.nothing and not any(one.answer for one in self.asked):
             return "nothing to show"
         sources = {one.trace.source if one.trace else "model" for one in self.asked}
         if sources <= set(FREE):

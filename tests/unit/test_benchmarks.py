@@ -157,6 +157,7 @@ def test_where_there_is_nothing_to_show_no_next_suggestion_is_missed() -> None:
         ("accept", "cache", "next", "a"), ("accept", "cache", None, "a"), ("accept", "model", None, "a")
     )
     accepted[1].nothing = True
+    accepted[2].nothing, accepted[2].asked[0].answer = True, {"insertText": "late, but there is something"}
     figures = typing_row([], accepted)
     assert figures["then"] == {"there": 1, "nothing to show": 1, "asked only then": 1}
     assert figures["next suggestion there without a wait"] == 0.5
