@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.lsp_client import SERVER, LspClient, LspError
-from tests.protocol.test_server import CODE, PLACE, URI, drive
+from tests.protocol.test_server import CODE, PLACE, URI, counted, drive
 
 WHERE = {"textDocument": {"uri": URI}, "position": {"line": PLACE[0], "character": PLACE[1]}}
 COMMANDS = ["accepted", "accept", "acceptLine", "acceptWord", "dismiss", "cycle"]
@@ -156,3 +157,28 @@ def test_what_was_accepted_is_in_the_stats_and_no_text_is(fresh_state: dict[str,
     subprocess.run([*command, "--reset"], env=fresh_state, check=True)
     said = subprocess.run([*command, "--json"], env=fresh_state, capture_output=True, text=True, check=True).stdout
     assert json.loads(said)["all"]["all languages"]["shown"] == 0
+
+
+def test_after_an_accepted_suggestion_the_next_one_asks_the_worker_nothing(state: dict[str, str]) -> None:
+    text = "def area(shape):\n    width = shape.width\n    height = \n\n\nprint(area)\n"
+
+    async def body(client: LspClient) -> None:
+        client.open(URI, "python", text)
+        shown = await client.inline(URI, 2, 13)
+        assert shown
+        assert "\n" not in shown["insertText"]
+        idle = 0
+        while idle < 5:  # all that is asked ahead is answered
+            await asyncio.sleep(0.1)
+            idle = idle + 1 if await counted(state, "fimble_running") == 0 else 0
+        end = 13 + len(shown["insertText"])
+        client.change(URI, 2, ((2, 13), (2, 13), shown["insertText"]))
+        assert await client.inline(URI, 2, end) is None
+        client.change(URI, 3, ((2, end), (2, end), "\n    "))
+        following = await client.inline(URI, 3, 4)
+        assert following
+        for version in (2, 3):
+            trace = await client.until("fimble/trace", lambda found, version=version: found["version"] == version)
+            assert trace["source"] == "cache", "nobody waits for the model"
+
+    drive(body, state, {"trace": True, "confidence": 0})
