@@ -146,7 +146,6 @@ class Bench:
             "expand": c.num_attention_heads * c.v_head_dim * c.kv_lora_rank * 2,
             "output": c.hidden_size * c.num_attention_heads * c.v_head_dim * item,
             "shared": wide * c.n_shared_experts * 2 // 3 + c.n_routed_experts * c.hidden_size * 4,
-            "route": 0,
             "routed": wide * c.num_experts_per_tok * 2 // 3,
             "down": wide * (c.num_experts_per_tok + c.n_shared_experts) // 3,
         }
@@ -192,7 +191,7 @@ class Bench:
 
     def _experts(self, steps: Steps, rows: int) -> float:
         """Distinct routed experts that the rows visit, on average over the layers."""
-        counts = [steps.chosen_experts for name in steps.launches(rows) if name == "route"]
+        counts = [steps.chosen_experts for name in steps.launches(rows) if name == "routed"]
         return sum(counts) / len(counts)
 
     def prefill(self) -> list[dict[str, Any]]:

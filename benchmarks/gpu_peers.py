@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.lite import LITE
 
 CONTEXT = 4096
-COMPILE_S = 150
+COMPILE_S = 120
 """Seconds that compiling a decode step may take before it is given up."""
 
 

@@ -110,18 +110,16 @@ def attend(
     WIDE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One row's attention to one part of its tokens. Parts follow from the length alone. Grid: (m, splits, h / BH)."""
+    """One row's attention to one part of its tokens. Grid: (m, splits, h / BH)."""
     row, part = tl.program_id(0), tl.program_id(1)
     h = tl.program_id(2) * BH + tl.arange(0, BH)
     c, r = tl.arange(0, WIDE), tl.arange(0, BR)
+    # Positions and slots are as old as the step: they may be read before the kernel before ends.
     length = tl.load(positions_at + row) + 1
-    size = tl.cdiv(tl.cdiv(length, SPLITS), BT) * BT
+    size = _part(length, SPLITS, BT)
     first = part * size
     last = tl.minimum(length, first + size)
-    # Positions and slots are as old as the step: they may be read before the kernel before ends.
     if first >= last:
-        begin(PDL)
-        tl.store(weights_at + (row * SPLITS + part) * H + h, float("-inf"), mask=h < H)
         return
     slots_at = table_at + tl.load(sequences_at + row).to(tl.int64) * width
     if PDL:
@@ -163,6 +161,12 @@ def attend(
 
 
 @triton.jit
+def _part(length, SPLITS: tl.constexpr, BT: tl.constexpr):
+    """Tokens a part. They follow from the length alone, so that sums don't depend on the other rows."""
+    return tl.maximum(BT, tl.cdiv(tl.cdiv(length, SPLITS), 16) * 16)
+
+
+@triton.jit
 def _prefetch(pool_at, slot, SIZE: tl.constexpr):
     """Brings latents to the cache while the newest are still being computed."""
     part = tl.arange(0, 16)
@@ -177,6 +181,7 @@ def _prefetch(pool_at, slot, SIZE: tl.constexpr):
 def expand(
     partial_at,  # T [m, splits, h, c]
     weights_at,  # float32 [m, splits, h]
+    positions_at,  # int32 [m]
     value_up_at,  # T [h, c, v], W_UV
     out_at,  # T [m, h * v]: written
     H: tl.constexpr,
@@ -184,6 +189,7 @@ def expand(
     V: tl.constexpr,
     SPLITS: tl.constexpr,
     WIDE: tl.constexpr,
+    BT: tl.constexpr,  # as of `attend`
     BV: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -193,16 +199,19 @@ def expand(
     up = tl.load(
         value_up_at + (head * C + c)[None, :] * V + v[:, None], mask=(c < C)[None, :] & (v < V)[:, None], other=0.0
     )
-    begin(PDL)
+    length = tl.load(positions_at + row) + 1
     part = tl.arange(0, SPLITS)
-    weight = tl.load(weights_at + (row * SPLITS + part) * H + head)
+    there = part < tl.cdiv(length, _part(length, SPLITS, BT))
+    begin(PDL)
+    weight = tl.load(weights_at + (row * SPLITS + part) * H + head, mask=there, other=float("-inf"))
     mixed = tl.load(
-        partial_at + ((row * SPLITS + part) * H + head)[:, None] * C + c[None, :], mask=(c < C)[None, :], other=0.0
+        partial_at + ((row * SPLITS + part) * H + head)[:, None] * C + c[None, :],
+        mask=there[:, None] & (c < C)[None, :],
+        other=0.0,
     ).to(tl.float32)
     nearly_done(PDL)
     weight = tl.exp2(weight - tl.max(weight, 0))
     weight /= tl.sum(weight, 0)
-    # Parts that hold nothing were not written: something of earlier stands there.
-    joined = tl.sum(tl.where((weight > 0)[:, None], mixed * weight[:, None], 0.0), 0)  # [c]
+    joined = tl.sum(mixed * weight[:, None], 0)  # [c]
     out = tl.sum(up.to(tl.float32) * joined[None, :], 1)
     tl.store(out_at + row * H * V + head * V + v, out.to(out_at.dtype.element_ty), mask=v < V)

@@ -18,37 +18,31 @@ COMPILED = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
 
 
 @triton.jit
-def floats(weight, INT8: tl.constexpr):
-    """Weights as float32, exactly. The conversion of 8-bit integers is slow, so bytes are put into floats as they are.
-
-    With the sign bit turned over a byte is 0 to 255; as the lowest of 2^23's it makes 2^23 + byte.
+def halves(weight, INT8: tl.constexpr, T: tl.constexpr):
+    """Weights as T, exactly. A byte's low seven bits are those of bfloat16's 128 to 255, from which its sign takes 128
+    or 256.
     """
-    if INT8 and COMPILED:
+    if INT8 and COMPILED and tl.bfloat16 == T:
         return tl.inline_asm_elementwise(
             """{
-            .reg .b32 bytes, a, b, c, d;
-            .reg .f32 fa, fb, fc, fd;
-            xor.b32 bytes, $4, 0x80808080;
-            prmt.b32 a, bytes, 0x4B000000, 0x7440;
-            prmt.b32 b, bytes, 0x4B000000, 0x7441;
-            prmt.b32 c, bytes, 0x4B000000, 0x7442;
-            prmt.b32 d, bytes, 0x4B000000, 0x7443;
-            mov.b32 fa, a;
-            mov.b32 fb, b;
-            mov.b32 fc, c;
-            mov.b32 fd, d;
-            sub.f32 $0, fa, 0f4B000080;
-            sub.f32 $1, fb, 0f4B000080;
-            sub.f32 $2, fc, 0f4B000080;
-            sub.f32 $3, fd, 0f4B000080;
+            .reg .b32 a, b, c, d, one;
+            mov.b32 one, 0x3F803F80;
+            prmt.b32 a, $2, 0, 0x4140;
+            prmt.b32 b, $2, 0, 0x4342;
+            lop3.b32 c, a, 0x00800080, 0xC300C300, 0xEA;
+            lop3.b32 d, b, 0x00800080, 0xC300C300, 0xEA;
+            lop3.b32 a, a, 0x007F007F, 0x43004300, 0xEA;
+            lop3.b32 b, b, 0x007F007F, 0x43004300, 0xEA;
+            fma.rn.bf16x2 $0, a, one, c;
+            fma.rn.bf16x2 $1, b, one, d;
             }""",
-            "=f,=f,=f,=f,r",
+            "=r,=r,r",
             [weight],
-            dtype=tl.float32,
+            dtype=tl.bfloat16,
             is_pure=True,
             pack=4,
         )
-    return weight.to(tl.float32)
+    return weight.to(T)
 
 
 @triton.jit

@@ -45,13 +45,31 @@ def route(
 ):
     """Softmax and the TOP best experts of each row; of equals the first. Grid: (1,)."""
     begin(PDL)
+    live = tl.load(live_at)
+    nearly_done(PDL)
+    choose(scores_at, shares_at, active_at, count_at, live, factor, E, TOP, SHARED, BM, BE)
+
+
+@triton.jit
+def choose(
+    scores_at,
+    shares_at,
+    active_at,
+    count_at,
+    live,
+    factor,
+    E: tl.constexpr,
+    TOP: tl.constexpr,
+    SHARED: tl.constexpr,
+    BM: tl.constexpr,
+    BE: tl.constexpr,
+):
+    """What `route` does, for `live` rows."""
     m, e = tl.arange(0, BM), tl.arange(0, BE)
-    live = (m < tl.load(live_at))[:, None]
     real = e[None, :] < E
-    scores = tl.load(scores_at + m[:, None] * E + e[None, :], mask=live & real, other=0.0)
+    scores = tl.load(scores_at + m[:, None] * E + e[None, :], mask=(m < live)[:, None] & real, other=0.0)
     scores = tl.where(real, scores, float("-inf"))
     shares = tl.exp(scores - tl.max(scores, 1)[:, None])
-    nearly_done(PDL)
     shares /= tl.sum(shares.to(tl.float64), 1).to(tl.float32)[:, None]
     left = tl.where(real, shares, -1.0)
     chosen = tl.zeros([BM, BE], tl.int32)
@@ -60,7 +78,7 @@ def route(
         mine = e[None, :] == best[:, None]
         chosen = tl.where(mine, 1, chosen)
         left = tl.where(mine, -2.0, left)
-    chosen = tl.where(live, chosen, 0)
+    chosen = tl.where((m < live)[:, None], chosen, 0)
     tl.store(shares_at + m[:, None] * E + e[None, :], tl.where(chosen > 0, shares * factor, 0.0), mask=real)
     active = tl.max(chosen, 0)
     place = tl.cumsum(active, 0) - active

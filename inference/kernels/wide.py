@@ -8,7 +8,7 @@ T is the model's type. Shapes: m rows, n outputs, k inputs.
 import triton
 import triton.language as tl
 
-from inference.kernels.common import add_residual, begin, nearly_done, norm_factor
+from inference.kernels.common import add_residual, begin, halves, nearly_done, norm_factor
 from inference.kernels.routing import scores
 
 
@@ -36,7 +36,7 @@ def linear(
     n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     m = tl.arange(0, BM)
     begin(PDL)
-    acc = _product(x_at, weight_at, n, m, rows, N, K, T, BM, BN, BK)
+    acc = _product(x_at, weight_at, n, m, rows, N, K, INT8, T, BM, BN, BK)
     nearly_done(PDL)
     acc *= norm_factor(squares_at, m, rows, eps, K, TILES, WIDE)[None, :]
     if INT8:
@@ -68,7 +68,7 @@ def linear_add(
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     m = tl.arange(0, BM)
     begin(PDL)
-    acc = _product(x_at, weight_at, n, m, rows, N, K, T, BM, BN, BK)
+    acc = _product(x_at, weight_at, n, m, rows, N, K, INT8, T, BM, BN, BK)
     nearly_done(PDL)
     if INT8:
         acc *= tl.load(scale_at + n, mask=n < N, other=0.0)[:, None]
@@ -84,6 +84,7 @@ def _product(
     rows,
     N,
     K: tl.constexpr,
+    INT8: tl.constexpr,
     T: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -95,7 +96,7 @@ def _product(
         k = start + tl.arange(0, BK)
         weight = tl.load(weight_at + n[:, None] * K + k[None, :], mask=(n < N)[:, None] & (k < K)[None, :], other=0)
         x = tl.load(x_at + m[None, :] * K + k[:, None], mask=(m < rows)[None, :] & (k < K)[:, None], other=0.0)
-        acc = tl.dot(weight.to(T), x, acc, input_precision="ieee")
+        acc = tl.dot(halves(weight, INT8, T), x, acc, input_precision="ieee")
     return acc
 
 
@@ -163,8 +164,8 @@ def gated(
         gate_w = tl.load(gate_at + k[None, :], mask=inside, other=0)
         up_w = tl.load(up_at + k[None, :], mask=inside, other=0)
         x = tl.load(x_at + m[None, :] * K + k[:, None], mask=(m < rows)[None, :] & (k < K)[:, None], other=0.0)
-        gate = tl.dot(gate_w.to(T), x, gate, input_precision="ieee")
-        up = tl.dot(up_w.to(T), x, up, input_precision="ieee")
+        gate = tl.dot(halves(gate_w, INT8, T), x, gate, input_precision="ieee")
+        up = tl.dot(halves(up_w, INT8, T), x, up, input_precision="ieee")
     nearly_done(PDL)
     norm = norm_factor(squares_at, m, rows, eps, K, TILES, WIDE)[None, :]
     gate *= norm
@@ -207,7 +208,7 @@ def down(
     expert = tl.load(active_at + group).to(tl.int64)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     m = tl.arange(0, BM)
-    acc = _product(hidden_at + expert * rows * K, weight_at + expert * N * K, n, m, rows, N, K, T, BM, BN, BK)
+    acc = _product(hidden_at + expert * rows * K, weight_at + expert * N * K, n, m, rows, N, K, INT8, T, BM, BN, BK)
     nearly_done(PDL)
     if INT8:
         acc *= tl.load(scale_at + expert * N + n, mask=n < N, other=0.0)[:, None]

@@ -72,8 +72,7 @@ class Graphs:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._masks: LRUCache[int, tuple[int, Tensor]] = LRUCache(MASKS)
         self._inputs = [torch.zeros_like(self._steps.inputs, device="cpu").pin_memory() for _ in range(RING)]
-        self._tokens = [torch.zeros(MOST, dtype=torch.int32).pin_memory() for _ in range(RING)]
-        self._logprobs = [torch.zeros(MOST).pin_memory() for _ in range(RING)]
+        self._results = [torch.zeros_like(self._steps.results, device="cpu").pin_memory() for _ in range(RING)]
         self._turn = itertools.cycle(range(RING))
         self._done: list[torch.cuda.Event | None] = [None] * RING
         self._outputs: list[int] = []
@@ -174,10 +173,10 @@ class Graphs:
         self._steps.inputs.copy_(host, non_blocking=True)
         self._graphs[size].replay()
         done = self._done[turn] = torch.cuda.Event()
-        self._tokens[turn].copy_(self._steps.tokens, non_blocking=True)
-        self._logprobs[turn].copy_(self._steps.logprobs, non_blocking=True)
+        results = self._results[turn]
+        results.copy_(self._steps.results, non_blocking=True)
         done.record()
-        return Best(self._tokens[turn], self._logprobs[turn], self._outputs, allowed, done)
+        return Best(results[0], results[1].view(torch.float32), self._outputs, allowed, done)
 
     def _place(self, sequence: Running, length: int) -> None:
         """Sees to it that the first `length` of a sequence's slots stand in the table."""

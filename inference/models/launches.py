@@ -76,12 +76,12 @@ class Launches:
         self._scores = room(MOST, max(1, c.n_routed_experts), dtype=f32)
         self._shares = room(MOST, max(1, c.n_routed_experts), dtype=f32)
         self._active = room(2 * everyone + 16, dtype=i32)
-        self._count = room(2, dtype=i32)
+        self._count = room(3, dtype=i32)
         self.logits = room(MOST, c.vocab_size, dtype=f32)
         self._blocks = tiles(c.vocab_size, 2048)
         self._best = room(MOST, self._blocks, 3, dtype=f32)
-        self.tokens = room(MOST, dtype=i32)
-        self.logprobs = room(MOST, dtype=f32)
+        self.results = room(2, MOST, dtype=i32)  # one copy brings both to the host
+        self.tokens, self.logprobs = self.results[0], self.results[1].view(f32)
         self._rotations = torch.view_as_real(model.rotations)  # [window, r / 2, 2]
         self._sides = [(_plain(layer.down), _plain(layer.output)) for layer in model.layers]
         self._feeds = [_dense(layer) for layer in model.layers]
@@ -164,6 +164,7 @@ class Launches:
     ) -> None:
         tile, c = self._tile(name, m), self.model.config
         per_program = math.gcd(4, c.n_routed_experts)
+        choice = self._choice() if m == 1 else {}
         parts = tiles(n, tile.n)
         if router is not None:
             groups += tiles(m * (c.n_routed_experts // per_program), parts)
@@ -177,7 +178,7 @@ class Launches:
                 weight,
                 scale,
                 self._active,
-                *(() if m == 1 else (self._count,)),
+                self._count,
                 self._shares,
                 self._stream,
                 layer.feed_norm,
@@ -186,10 +187,12 @@ class Launches:
                 out,
                 *_rows(m),
                 c.rms_norm_eps,
+                *((c.routed_scaling_factor,) if m == 1 else ()),
             ),
             N=n,
             K=c.hidden_size,
             E=max(1, c.n_routed_experts),
+            **choice,
             FIRST=first,
             ROUTED=routed,
             ROUTER=router is not None,
@@ -197,6 +200,12 @@ class Launches:
             BE=per_program,
             **self._cut(tile, m, scale, 2),
         )
+
+    def _choice(self) -> dict[str, int]:
+        """How experts are chosen."""
+        c = self.model.config
+        all_of_them = power_of_two(c.n_routed_experts)
+        return {"TOP": c.num_experts_per_tok, "SHARED": c.n_shared_experts, "ALL": all_of_them}
 
     def _launch(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> None:
         kernel[grid](*values, **options, **self._dependent(m))

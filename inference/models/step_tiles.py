@@ -11,7 +11,9 @@ MOST = 64
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows for which there is a graph; between them a step is filled up with rows that do nothing."""
 SPLITS = 64
-"""Parts in which a row attends to its tokens, whatever their number: sums must not depend on the other rows."""
+"""Most parts in which a row attends to its tokens."""
+PART = 64
+"""Tokens a part at least."""
 MASKS = 16
 """Masks over the vocabulary kept on the device."""
 SHARED = 96 * 1024
@@ -35,13 +37,13 @@ class Tile:
 
 TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "inward": Tile(4, 1024, 4),
+        "inward": Tile(8, 512, 4),
         "output": Tile(4, 2048, 4),
         "dense": Tile(4, 2048, 4),
         "dense down": Tile(4, 2048, 4),
-        "shared": Tile(2, 2048, 4),
-        "routed": Tile(4, 2048, 4),
-        "down": Tile(4, 1024, 4),
+        "shared": Tile(8, 512, 4),
+        "routed": Tile(2, 2048, 4),
+        "down": Tile(2, 256, 8),
         "head": Tile(8, 2048, 4),
     },
     16: {
@@ -81,12 +83,16 @@ of these, as the matrix units take its terms one after the other, sixteen at a t
 
 INT8_TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "inward": Tile(4, 2048, 4),
-        "output": Tile(4, 2048, 8),
-        "shared": Tile(4, 1024, 4),
-        "routed": Tile(4, 2048, 4),
-        "down": Tile(4, 512, 8),
-        "head": Tile(4, 2048, 4),
+        "shared": Tile(4, 512, 4),
+        "down": Tile(2, 512, 4),
+        "head": Tile(4, 1024, 2),
+    },
+    16: {
+        "inward": Tile(16, 256, 1, 4),
+        "shared": Tile(16, 64, 1, 8),
+        "routed": Tile(16, 128, 1, 4),
+        "down": Tile(16, 128, 1, 4),
+        "head": Tile(32, 128, 4, 6),
     },
 }
 """Where int8 weights are better cut otherwise."""

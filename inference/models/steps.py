@@ -16,7 +16,7 @@ from inference.models.deepseek_v2 import DeepseekV2
 from inference.models.launches import KERNELS, Launches, kernels_for, sums
 from inference.models.packed_experts import PackedExperts
 from inference.models.sizes import power_of_two, tiles
-from inference.models.step_tiles import JOINED, LOG2E, MOST, SPLITS, wide
+from inference.models.step_tiles import JOINED, LOG2E, MOST, PART, SPLITS, wide
 
 
 def runs(model: DeepseekV2) -> bool:
@@ -62,7 +62,8 @@ class Steps(Launches):
             yield self.output(m, i)
             if isinstance(layer.feed, PackedExperts):
                 yield self.shared(m, i)
-                yield self.route(m, i)
+                if m > 1:
+                    yield self.route(m, i)
                 yield self.routed(m, i)
                 yield self.down(m, i)
                 if m > 1:
@@ -154,9 +155,10 @@ class Steps(Launches):
             C=c.kv_lora_rank,
             SPLITS=SPLITS,
             BH=heads,
-            BT=64,
+            BT=PART,
             BR=max(16, c.qk_rope_head_dim),
             WIDE=max(16, power_of_two(c.kv_lora_rank)),
+            num_warps=8,
             num_stages=2,
         )
         return "attend"
@@ -168,12 +170,13 @@ class Steps(Launches):
             m,
             KERNELS.attention.expand,
             (c.num_attention_heads, tiles(c.v_head_dim, tile), m),
-            (self._partial, self._weights, layer.value_up, self._attended),
+            (self._partial, self._weights, self.inputs[1], layer.value_up, self._attended),
             H=c.num_attention_heads,
             C=c.kv_lora_rank,
             V=c.v_head_dim,
             SPLITS=SPLITS,
             WIDE=power_of_two(c.kv_lora_rank),
+            BT=PART,
             BV=tile,
             num_warps=8,
         )
@@ -194,7 +197,7 @@ class Steps(Launches):
         return self._add("dense down", m, self._dense, feed[1], self._next_norm(i))
 
     def shared(self, m: int, i: int) -> str:
-        """The shared experts, and beside them the router."""
+        """The shared experts, and beside them the router; of one row also the choice."""
         feed, c = self._packed(i), self.model.config
         self._gated(
             "shared",
@@ -247,7 +250,8 @@ class Steps(Launches):
         tile, parts = self._tile("down", m), tiles(c.hidden_size, self._tile("down", m).n)
         if m == 1:
             grid, into = (parts,), self._written(self._next_norm(i))
-            options = {"EXPERTS": c.num_experts_per_tok + c.n_shared_experts}
+            everyone = c.num_experts_per_tok + c.n_shared_experts
+            options = {"EXPERTS": everyone, "BE": power_of_two(everyone)}
         else:
             most = min(c.n_routed_experts, m * c.num_experts_per_tok) + c.n_shared_experts
             grid, into, options = (most, parts), (self._count[1:], self._parts, m), {}

@@ -107,6 +107,19 @@ def test_a_step_computes_what_plain_torch_does(ready: tuple[DeepseekV2, Tensor],
     torch.testing.assert_close(steps.logprobs[:count], theirs.log_softmax(-1).amax(-1))
 
 
+def test_parts_of_more_tokens_than_are_attended_to_at_once(
+    ready: tuple[DeepseekV2, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, pool = ready
+    monkeypatch.setattr("inference.models.steps.PART", 16)
+    for module in ("steps", "launches"):
+        monkeypatch.setattr(f"inference.models.{module}.SPLITS", 1)
+    theirs = made.forward(pool.clone(), rows(CONTEXT, CONTEXT + 3, 3))
+    steps = step(made, pool, 3)
+    steps.run(3)
+    assert error(steps.logits[:3], theirs) < EXACT
+
+
 def test_rows_that_fill_a_step_up_visit_no_expert_and_change_nothing(ready: tuple[DeepseekV2, Tensor]) -> None:
     made, pool = ready
     alone, filled = pool.clone(), pool.clone()
@@ -168,11 +181,12 @@ def test_each_kernel_computes_its_part(ready: tuple[DeepseekV2, Tensor], count: 
             attended = _first(steps._attended, count, c.num_attention_heads * c.v_head_dim)
             assert error(after - before, layer.output(attended)) < EXACT
             normed = rms_norm(after, layer.feed_norm, c.rms_norm_eps)
-        if name == "route":
+        if name == "routed":
             _routes_like_torch(steps, c, layer.feed, normed, count)
         if name in ("join", "dense down") or (name == "down" and count == 1):
             assert error(stream - after, layer.feed(normed)) < EXACT
-    assert {"inward", "absorb", "attend", "expand", "output", "shared", "route", "routed", "down", "dense"} <= seen
+    assert {"inward", "absorb", "attend", "expand", "output", "shared", "routed", "down", "dense"} <= seen
+    assert ("route" in seen) == (count > 1), "a row alone is routed on the way"
 
 
 def _first(buffer: Tensor, count: int, width: int) -> Tensor:
@@ -186,7 +200,7 @@ def _routes_like_torch(steps: Steps, c: Config, feed: Any, normed: Tensor, count
     assert error(_first(steps._shares, count, c.n_routed_experts), theirs) < EXACT
     active = sorted(set(chosen.flatten().tolist()))
     assert steps._active[: len(active)].tolist() == active
-    assert steps._count.tolist() == [len(active), len(active) + c.n_shared_experts]
+    assert steps._count.tolist() == [len(active), len(active) + c.n_shared_experts, 0]
 
 
 class Now:
