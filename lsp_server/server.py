@@ -172,8 +172,11 @@ server = Server()
 def initialize(ls: Server, params: types.InitializeParams) -> None:
     ls.initial = params.initialization_options
     text = params.capabilities.text_document
+    handlers = cast(Any, ls.protocol.fm)
     if text and text.inline_completion:
-        cast(Any, ls.protocol.fm).features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
+        handlers.features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
+    else:  # answered if asked for, but not offered: asyncomplete-lsp for Vim would replace the whole line by it
+        handlers.feature_options.pop(types.TEXT_DOCUMENT_INLINE_COMPLETION, None)
     experimental = params.capabilities.experimental
     ls.asks_again = isinstance(experimental, dict) and "fimble" in experimental
     ls.status.ask(cast(object, experimental))

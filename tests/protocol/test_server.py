@@ -291,6 +291,7 @@ def test_a_client_without_inline_completion_gets_it_in_the_menu(state: dict[str,
         client = await LspClient.start(env=state)
         result = await client.initialize({"experimental": {"fimble": {}}})
         assert result["capabilities"]["completionProvider"] is not None
+        assert result["capabilities"].get("inlineCompletionProvider") is None
         await client.ready()
         client.open(URI, "python", CODE)
         params = {"textDocument": {"uri": URI}, "position": {"line": PLACE[0], "character": PLACE[1]}}
@@ -300,6 +301,7 @@ def test_a_client_without_inline_completion_gets_it_in_the_menu(state: dict[str,
         assert "\0" not in json.dumps(item).encode().decode("unicode_escape"), "Emacs takes no NUL"
         assert item["textEdit"]["newText"].startswith("open(path")
         assert item["textEdit"]["range"]["start"] == {"line": PLACE[0], "character": PLACE[1] - 2}
+        assert await client.inline(URI, *PLACE), "who asks all the same is answered"
         await client.close()
 
     asyncio.run(run())
@@ -502,7 +504,7 @@ async def _over_tcp(port: int) -> None:
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
         writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     answer = await asyncio.wait_for(reader.read(), 20)
-    assert b'"inlineCompletionProvider"' in answer
+    assert b'"completionProvider"' in answer
     writer.close()
 
 
