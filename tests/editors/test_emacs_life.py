@@ -109,6 +109,18 @@ def test_a_folder_can_name_no_command(state: dict[str, str], tmp_path: Path) -> 
         assert not (tmp_path / "harm").exists()
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="TRAMP's `su` wants no password of root alone")
+def test_a_file_of_another_user_or_machine_is_served_from_here(state: dict[str, str], tmp_path: Path) -> None:
+    with Editor(tmp_path, state) as editor:
+        before, after = SAVE.split(MARK)
+        (tmp_path / "save.py").write_text(before + after)
+        editor.lisp(f'(progn (find-file "/su::{tmp_path}/save.py") (goto-char {len(before) + 1}) t)')
+        assert editor.lisp("(and (file-remote-p default-directory) t)")
+        editor.type("jso")
+        editor.see("n.dump(data, f)")
+        editor.reset()
+
+
 def test_an_open_menu_of_company_hides_and_ghost_text_returns(state: dict[str, str], tmp_path: Path) -> None:
     more = "(require 'company)\n(setq company-idle-delay nil)\n(add-hook 'prog-mode-hook #'company-mode)\n"
     with Editor(tmp_path, state, more=more) as editor:
