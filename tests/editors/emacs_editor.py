@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
-
 from editors.emacs_screen import Emacs, Screen
+from tests.editors import debian
 from tests.editors.documents import MARK
 
 ROOT = Path(__file__).parents[2]
@@ -57,21 +54,11 @@ class Frame(NamedTuple):
 
 @functools.cache
 def need_emacs() -> None:
-    """Installs what is missing where that is allowed; else skips, or fails in CI."""
+    """Emacs, its packages and tmux (see `debian.need`)."""
     lisp = Path("/usr/share/emacs/site-lisp/elpa-src")
     missing = [name for name in ("emacs", "tmux") if not shutil.which(name)]
     missing += [p for p in PACKAGES if p.startswith("elpa-") and not [*lisp.glob(p.removeprefix("elpa-") + "-*")]]
-    if not missing:
-        return
-    if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *PACKAGES]):
-            subprocess.run(["apt-get", *command], env=quiet, check=True, stdout=subprocess.DEVNULL, timeout=600)
-        return
-    reason = f"needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    debian.need(missing, PACKAGES)
 
 
 def profile(home: Path, init: str) -> Path:

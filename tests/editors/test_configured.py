@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-import pytest
 
 from evaluation.lsp_client import LspClient
 from tests.conftest import FIMBLE
+from tests.editors import debian
 from tests.editors.documents import DUMP, MARK, SAVE
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "editors.md").read_text("utf-8")
@@ -36,22 +36,6 @@ Word Completion=false
 Keyword Completion=false
 """
 """The plugin is ticked, as the document says; of the menu's entries only those of servers are left."""
-
-
-def need_kate() -> None:
-    """Installs what is missing where that is allowed; else skips, or fails in CI."""
-    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
-    if not missing:
-        return
-    if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *missing]):
-            subprocess.run(["apt-get", *command], env=quiet, check=True, stdout=subprocess.DEVNULL, timeout=600)
-        return
-    reason = f"needs {', '.join(missing)}: apt-get install {' '.join(missing)}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -141,7 +125,8 @@ async def load(state: dict[str, str]) -> None:
 
 
 def test_kate_has_the_completion_in_its_menu(state: dict[str, str], tmp_path: Path) -> None:
-    need_kate()
+    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    debian.need(missing, missing)
     asyncio.run(load(state))
     settings = tmp_path / ".config" / "kate" / "lspclient" / "settings.json"
     settings.parent.mkdir(parents=True)
