@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
@@ -25,10 +24,10 @@ from aiohttp.typedefs import Handler
 from filelock import FileLock, Timeout
 
 from inference import keys, wire
+from inference.answers import Refused, answer, failure, worded
 from inference.endpoint import Endpoint, WorkerSettings, endpoint
-from inference.routes import Routes, wants_openai
+from inference.routes import Routes
 from inference.routes.passing import Passing
-from inference.routes.refusals import Refusal, refusal
 from inference.version import VERSION
 from inference.wire import End, Failure, FimRequest, Health, Piece
 
@@ -43,15 +42,6 @@ ALREADY_RUNNING = 75
 """Exit status when another worker holds the lock."""
 FAILED_STAYS = 60.0
 """Seconds that a worker whose model could not be loaded stays to say so."""
-STATUS = {
-    "malformed": 400,
-    "unauthorised": 401,
-    "too_long": 413,
-    "no_infilling": 422,
-    "failed": 500,
-    "loading": 503,
-    "out_of_memory": 507,
-}
 
 
 class Worker:
@@ -75,7 +65,7 @@ class Worker:
     async def run(self) -> None:
         """Serves until it is stopped or has been idle for long enough."""
         # handler_cancellation: a closed stream must free the device, not run on.
-        app = web.Application(middlewares=[_worded, self._authorise], client_max_size=64 * 2**20)
+        app = web.Application(middlewares=[worded, self._authorise], client_max_size=64 * 2**20)
         app.add_routes(
             [
                 web.get("/health", self._health),
@@ -131,7 +121,7 @@ class Worker:
         same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {expected}".encode())
         if (expected or elsewhere) and not same:
             wanted = "this worker wants its key" if elsewhere else "this worker serves only the user who started it"
-            raise _Refused(Failure("unauthorised", f"{wanted}: Authorization: Bearer …"))
+            raise Refused(Failure("unauthorised", f"{wanted}: Authorization: Bearer …"))
         return await handler(request)
 
     def _from_elsewhere(self, request: web.Request) -> bool:
@@ -194,7 +184,7 @@ class Worker:
         return time.monotonic() - self._last_use
 
     async def _health(self, _: web.Request) -> web.Response:
-        return _json(self.health())
+        return answer(self.health())
 
     def health(self) -> Health:
         """The worker's state at this moment."""
@@ -224,7 +214,7 @@ class Worker:
 
     async def _stop_request(self, request: web.Request) -> web.Response:
         if self._from_elsewhere(request):  # it may serve many
-            return _failure(Failure("unauthorised", "a worker is stopped on its own machine: `fimble worker stop`"))
+            return failure(Failure("unauthorised", "a worker is stopped on its own machine: `fimble worker stop`"))
         log.info("asked to stop")
         self._stop.set()
         return web.Response(status=204)
@@ -234,10 +224,10 @@ class Worker:
         try:
             asked = wire.loads(await request.text(), FimRequest)
         except (ValueError, LookupError) as error:  # LookupError: a charset nobody knows
-            return _failure(Failure("malformed", f"malformed request: {error}"))
+            return failure(Failure("malformed", f"malformed request: {error}"))
         engine = self._ready()
         if isinstance(engine, Failure):
-            return _failure(engine)
+            return failure(engine)
         return await self._stream(request, asked, engine)
 
     def _ready(self) -> Engine | ManagedLlamaCpp | Failure:
@@ -271,7 +261,7 @@ class Worker:
         try:
             message = await replies.get()
             if isinstance(message, Failure):
-                return _failure(message)
+                return failure(message)
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Request-Id": asked.id})
             await response.prepare(request)
             ends = 0
@@ -285,41 +275,6 @@ class Worker:
             return response
         finally:
             ticket.cancelled = True
-
-
-class _Refused(Exception):
-    """A request that is not let in."""
-
-    def __init__(self, failure: Failure):
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-@web.middleware
-async def _worded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors in the words of whoever asks: OpenAI's clients read another form than ours."""
-    openai = wants_openai(request.path)
-    try:
-        return await handler(request)
-    except _Refused as refused:
-        return refusal(refused.failure).response() if openai else _failure(refused.failure)
-    except web.HTTPException as error:
-        if not openai or error.status < 400:
-            raise
-        return Refusal(f"{request.method} {request.path}: {error.reason}", None, error.status).response()
-    except Exception:  # a mistake of ours
-        log.exception("%s %s failed", request.method, request.path)
-        if not openai:
-            raise
-        return Refusal(f"the worker failed at this request (log: {Path.cwd()})", None, 500).response()
-
-
-def _json(value: Health | Failure, status: int = 200) -> web.Response:
-    return web.Response(body=wire.dumps(value), status=status, content_type="application/json")
-
-
-def _failure(failure: Failure) -> web.Response:
-    return _json(failure, STATUS[failure.error])
 
 
 def split_address(address: str) -> tuple[str, int]:
