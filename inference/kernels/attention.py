@@ -163,7 +163,7 @@ def attend(
 @triton.jit
 def _part(length, SPLITS: tl.constexpr, BT: tl.constexpr):
     """Tokens a part. They follow from the length alone, so that sums don't depend on the other rows."""
-    return tl.maximum(BT, tl.cdiv(tl.cdiv(length, SPLITS), 16) * 16)
+    return tl.cdiv(tl.cdiv(length, SPLITS), BT) * BT
 
 
 @triton.jit
