@@ -20,12 +20,17 @@ from inference.models.step_tiles import JOINED, LOG2E, MOST, PART, SPLITS, wide
 
 
 def runs(model: DeepseekV2) -> bool:
-    """Whether the kernels compute this model: bfloat16 on CUDA, no latent queries, experts chosen greedily."""
+    """Whether the kernels compute this model: bfloat16 on CUDA, no latent queries, experts chosen greedily.
+
+    Int8 weights are read four at a time.
+    """
     c = model.config
+    inputs = (c.hidden_size, c.intermediate_size, c.moe_intermediate_size, c.num_attention_heads * c.v_head_dim)
     simple = c.q_lora_rank is None and (c.topk_method == "greedy" or not c.n_routed_experts)
     halves = c.qk_rope_head_dim & (c.qk_rope_head_dim - 1) == 0
     narrow = c.v_head_dim <= c.qk_nope_head_dim + c.qk_rope_head_dim
-    return model.dtype == torch.bfloat16 and model.device.startswith("cuda") and simple and halves and narrow
+    fours = all(size % 4 == 0 for size in inputs)
+    return model.dtype == torch.bfloat16 and model.device.startswith("cuda") and simple and halves and narrow and fours
 
 
 class Steps(Launches):
