@@ -17,7 +17,7 @@ def main() -> None:
     sys.path[:] = [p for p in sys.path if os.path.abspath(p) not in foreign - own]
     if len(sys.argv) == 1 or sys.argv[1] == "--stdio":
         # Without typer and rich: this start-up is what the editor waits for.
-        from lsp_server.server import serve_stdio
+        from lsp_server.serving import serve_stdio
 
         serve_stdio()
     else:

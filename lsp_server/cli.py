@@ -70,7 +70,7 @@ def root(
     """The language server, unless a command follows."""
     if context.invoked_subcommand:
         return
-    from lsp_server.server import serve_stdio, serve_tcp
+    from lsp_server.serving import serve_stdio, serve_tcp
 
     if not tcp:
         return serve_stdio()
