@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from editors import vscode_tools
-from editors.code_server import CodeServer
 from tests.conftest import FIMBLE
-from tests.editors.vscode_editor import Editor
+from tests.editors import emacs_editor
+from tests.editors.vscode_editor import Editor, opened
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +32,8 @@ def vscode(
     vscode_packages: tuple[Path, Path], state: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Editor]:
     """One window for all tests that leave it whole."""
-    folder = tmp_path_factory.mktemp("vscode")
-    workspace = folder / "workspace"
-    workspace.mkdir()
     settings = {"fimble.command": FIMBLE, "fimble.trace": True}
-    with CodeServer(folder, state, *vscode_packages, settings=settings) as server, server.window(workspace) as window:
-        editor = Editor(window)
+    with opened(vscode_packages, state, tmp_path_factory.mktemp("vscode"), settings) as editor:
         editor.warm_up()
         yield editor
 
@@ -48,3 +44,11 @@ def code(vscode: Editor) -> Iterator[Editor]:
     vscode.ready()
     yield vscode
     vscode.reset()
+
+
+@pytest.fixture(scope="module")
+def emacs(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[emacs_editor.Editor]:
+    """One Emacs for all tests of a file that leave it whole."""
+    emacs_editor.need_emacs()
+    with emacs_editor.Editor(tmp_path_factory.mktemp("emacs"), state) as editor:
+        yield editor

@@ -9,21 +9,13 @@ import pytest
 
 from lsp_server.snippets import SNIPPETS, Snippet
 from tests.editors.documents import MARK, SAVE, STACK
-from tests.editors.emacs_editor import Editor, need_emacs, seen, window
-
-
-@pytest.fixture(scope="module")
-def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
-    """One Emacs for all tests that leave it whole."""
-    need_emacs()
-    with Editor(tmp_path_factory.mktemp("emacs"), state) as editor:
-        yield editor
+from tests.editors.emacs_editor import Editor, seen, window
 
 
 @pytest.fixture
-def editor(session: Editor) -> Iterator[Editor]:
-    yield session
-    session.reset()
+def editor(emacs: Editor) -> Iterator[Editor]:
+    yield emacs
+    emacs.reset()
 
 
 @pytest.mark.behaviour("show", "accept")

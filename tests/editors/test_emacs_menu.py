@@ -7,26 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from tests.editors.documents import DUMP, MARK, SAVE, STACK
-from tests.editors.emacs_editor import ROOT, Editor, need_emacs
+from tests.editors.emacs_editor import ROOT, Editor
 
 README = (ROOT / "editors" / "emacs" / "README.md").read_text("utf-8")
 [LINE] = [line.split("`")[1] for line in README.splitlines() if line.startswith("* **completion-at-point**")]
 
 
-@pytest.fixture(scope="module")
-def session(state: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
-    need_emacs()
-    with Editor(tmp_path_factory.mktemp("emacs"), state) as editor:
-        yield editor
-
-
 @pytest.fixture
-def editor(session: Editor) -> Iterator[Editor]:
-    yield session
-    session.lisp(
+def editor(emacs: Editor) -> Iterator[Editor]:
+    yield emacs
+    emacs.lisp(
         '(progn (delete-other-windows) (dolist (b (list "*Completions*")) (when (get-buffer b) (kill-buffer b))) t)'
     )
-    session.reset()
+    emacs.reset()
 
 
 def complete(editor: Editor, chosen: str) -> str:
