@@ -87,13 +87,13 @@ class _Absent:
     """Stands in for the driver of a card that isn't there; compiling asks it for little else than the target."""
 
     def __init__(self, arch: int):
-        self._target = GPUTarget("cuda", arch, 32)
+        self._arch, self._target = arch, GPUTarget("cuda", arch, 32)
 
     def get_current_target(self) -> GPUTarget:
         return self._target
 
     def get_current_device(self) -> int:
-        return 0
+        return self._arch  # what is compiled is kept by this number, with the target that it first had
 
     def get_current_stream(self, _: int) -> int:
         return 0
