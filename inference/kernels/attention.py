@@ -190,6 +190,7 @@ def expand(
     SPLITS: tl.constexpr,
     WIDE: tl.constexpr,
     BT: tl.constexpr,  # as of `attend`
+    BS: tl.constexpr,  # parts at once
     BV: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -200,18 +201,24 @@ def expand(
         value_up_at + (head * C + c)[None, :] * V + v[:, None], mask=(c < C)[None, :] & (v < V)[:, None], other=0.0
     )
     length = tl.load(positions_at + row) + 1
-    part = tl.arange(0, SPLITS)
-    there = part < tl.cdiv(length, _part(length, SPLITS, BT))
+    parts = tl.cdiv(length, _part(length, SPLITS, BT))
     begin(PDL)
-    weight = tl.load(weights_at + (row * SPLITS + part) * H + head, mask=there, other=float("-inf"))
-    mixed = tl.load(
-        partial_at + ((row * SPLITS + part) * H + head)[:, None] * C + c[None, :],
-        mask=there[:, None] & (c < C)[None, :],
-        other=0.0,
-    ).to(tl.float32)
+    most = tl.full([], float("-inf"), tl.float32)
+    total = tl.zeros([], tl.float32)
+    joined = tl.zeros([WIDE], tl.float32)
+    for start in range(0, parts, BS):
+        part = start + tl.arange(0, BS)
+        at = (row * SPLITS + part) * H + head
+        weight = tl.load(weights_at + at, mask=part < parts, other=float("-inf"))
+        mixed = tl.load(
+            partial_at + at[:, None] * C + c[None, :], mask=(part < parts)[:, None] & (c < C)[None, :], other=0.0
+        )
+        higher = tl.maximum(most, tl.max(weight, 0))
+        share = tl.exp2(weight - higher)
+        shrink = tl.exp2(most - higher)
+        total = total * shrink + tl.sum(share, 0)
+        joined = joined * shrink + tl.sum(mixed.to(tl.float32) * share[:, None], 0)
+        most = higher
     nearly_done(PDL)
-    weight = tl.exp2(weight - tl.max(weight, 0))
-    weight /= tl.sum(weight, 0)
-    joined = tl.sum(mixed * weight[:, None], 0)  # [c]
-    out = tl.sum(up.to(tl.float32) * joined[None, :], 1)
+    out = tl.sum(up.to(tl.float32) * (joined / total)[None, :], 1)
     tl.store(out_at + row * H * V + head * V + v, out.to(out_at.dtype.element_ty), mask=v < V)

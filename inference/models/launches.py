@@ -163,7 +163,7 @@ class Launches:
         router: Tensor | None = None,
     ) -> None:
         tile, c = self._tile(name, m), self.model.config
-        per_program = math.gcd(4, c.n_routed_experts)
+        per_program = math.gcd(2 if m == 1 else 4, c.n_routed_experts)
         choice = self._choice() if m == 1 else {}
         parts = tiles(n, tile.n)
         if router is not None:

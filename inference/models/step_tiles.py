@@ -10,7 +10,7 @@ MOST = 64
 """Rows of the largest step."""
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows for which there is a graph; between them a step is filled up with rows that do nothing."""
-SPLITS = 64
+SPLITS = 128
 """Most parts in which a row attends to its tokens."""
 PART = 64
 """Tokens a part at least."""
@@ -41,7 +41,7 @@ TILES: dict[int, dict[str, Tile]] = {
         "output": Tile(4, 2048, 4),
         "dense": Tile(4, 2048, 4),
         "dense down": Tile(4, 2048, 4),
-        "shared": Tile(8, 512, 4),
+        "shared": Tile(4, 512, 4),
         "routed": Tile(2, 2048, 4),
         "down": Tile(2, 256, 8),
         "head": Tile(8, 2048, 4),
@@ -83,8 +83,8 @@ of these, as the matrix units take its terms one after the other, sixteen at a t
 
 INT8_TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "shared": Tile(4, 512, 4),
-        "down": Tile(2, 512, 4),
+        "output": Tile(4, 2048, 2),
+        "routed": Tile(2, 512, 2),
         "head": Tile(4, 1024, 2),
     },
     16: {
@@ -93,6 +93,14 @@ INT8_TILES: dict[int, dict[str, Tile]] = {
         "routed": Tile(16, 128, 1, 4),
         "down": Tile(16, 128, 1, 4),
         "head": Tile(32, 128, 4, 6),
+    },
+    32: {
+        "routed": Tile(64, 128, 4, 3),
+        "down": Tile(64, 128, 4, 3),
+    },
+    64: {
+        "routed": Tile(64, 128, 4, 3),
+        "down": Tile(64, 128, 4, 3),
     },
 }
 """Where int8 weights are better cut otherwise."""

@@ -170,7 +170,7 @@ class Steps(Launches):
 
     def expand(self, m: int, i: int) -> str:
         c, layer = self.model.config, self.model.layers[i]
-        tile = 32 if m == 1 else 64
+        tile, at_once = (32, 64) if m == 1 else (64, 32)
         self._launch(
             m,
             KERNELS.attention.expand,
@@ -182,8 +182,8 @@ class Steps(Launches):
             SPLITS=SPLITS,
             WIDE=power_of_two(c.kv_lora_rank),
             BT=PART,
+            BS=at_once,
             BV=tile,
-            num_warps=8,
         )
         return "expand"
 

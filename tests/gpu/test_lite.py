@@ -62,9 +62,10 @@ def test_it_answers_through_the_engine(model: PagedModel, tmp_path: Path) -> Non
 
 
 def test_128k_of_context_is_prefilled_and_decoded(model: PagedModel) -> None:
+    model.forget()
     torch.cuda.reset_peak_memory_stats()
     ids = torch.randint(10, 100_000, (CONTEXT - 8,), generator=torch.Generator().manual_seed(0)).tolist()
-    sequence = model.begin(ids, reuse=False)
+    sequence = model.begin(ids, reuse=True)
     began = time.monotonic()
     logits = torch.empty(0)
     while sequence.computed < len(ids):
