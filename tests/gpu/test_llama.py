@@ -140,8 +140,8 @@ def test_logits_are_those_of_transformers_cold_chunked_and_token_by_token(
 def test_the_cache_gives_the_same_wherever_it_is_split(folders: dict[str, Path], variant: str, device: str) -> None:
     """Sequences that begin alike and part anywhere, several in a forward, each with rows of its own number."""
     model, chance = load(folders[variant], device), random.Random(5)
-    reused = 0
-    for _ in range(12):
+    reused, rounds = 0, 12 if device == "cpu" else 4  # plain torch launches thousands of small kernels there
+    for _ in range(rounds):
         texts = [IDS[: chance.randrange(2, 400)] + chance.choices(range(300), k=chance.randrange(1, 30))]
         texts += [[*chance.choice(texts)[: chance.randrange(1, 200)], chance.randrange(300)] for _ in range(2)]
         running = [model.begin(text, reuse=True) for text in texts]
@@ -156,7 +156,7 @@ def test_the_cache_gives_the_same_wherever_it_is_split(folders: dict[str, Path],
         for one in running:
             model.end(one, keep=chance.random() < 0.8)
         model.check()
-    assert reused > 1000
+    assert reused > 80 * rounds
 
 
 @DEVICES
