@@ -8,7 +8,6 @@ turn.
 from __future__ import annotations
 
 import atexit
-import codecs
 import logging
 import threading
 import time
@@ -16,20 +15,18 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import torch
 
+from inference.beginnings import Beginnings, refusal
 from inference.branches import Branches
-from inference.choice import Choice, Sink, Ticket, TooLong, milliseconds
+from inference.choice import Choice, Sink, Ticket, milliseconds
 from inference.decoding import ENDED_BEFORE, Decoding, Output
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
-from inference.families import NoInfilling
 from inference.memory import ran_out
 from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
 from inference.requests import Request, TextRequest
-from inference.stops import Stopper, Until
-from inference.tokens import BadPrompt, Markers, Prompt, Tokens
+from inference.tokens import Markers, Tokens
 from inference.wire import End, EndReason, Failure
 
 log = logging.getLogger(__name__)
@@ -52,8 +49,8 @@ class Engine:
         drafts: bool = True,
     ):
         """`opening`: ids that a text begins with; `drafts`: verify guesses, several tokens a forward, or don't."""
-        self._opening = opening
-        self._model, self._tokens, self._markers, self._no_infilling = model, tokens, markers, no_infilling
+        self._model = model
+        self._beginnings = Beginnings(model, tokens, markers, no_infilling, opening)
         self._drafts = Drafts() if drafts and model.cuts else None
         self._costs = Costs(model.costs)
         self._decoding = Decoding(tokens, model.device, model.window)
@@ -121,19 +118,14 @@ class Engine:
         if ticket.cancelled:
             return ticket.publish(End("cancelled"))
         try:
-            choices = self._begin(ticket)
-        except NoInfilling as error:
-            ticket.publish(Failure("no_infilling", str(error)))
-        except TooLong as error:
-            ticket.publish(error.failure)
-        except BadPrompt as error:
-            ticket.publish(Failure("malformed", str(error)))
-        except Exception as error:  # the request fails, the engine lives on
-            log.exception("request %s could not begin", request.id)
-            ticket.publish(Failure("failed", f"the worker could not begin this request: {error}"))
-        else:
-            self._choices += choices
-            self.counts["requests"] += 1
+            choice = self._beginnings.first(ticket)
+        except Exception as error:  # noqa: BLE001  the request fails, the engine lives on
+            return ticket.publish(refusal(error, request))
+        self._choices.append(choice)
+        self.counts["requests"] += 1
+        self.counts["prompt"] += choice.prompt
+        self.counts["reused"] += choice.sequence.reused
+        return None
 
     def _replace_older(self, request: Request) -> None:
         if not request.session:
@@ -143,37 +135,6 @@ class Engine:
             warming = request.priority == "background" and older.priority == "interactive"
             if older.session == request.session and not warming:
                 self._end(choice, "superseded")
-
-    def _begin(self, ticket: Ticket) -> list[Choice]:
-        request = ticket.request
-        prompt = self._prompt(request)
-        length = len(prompt.ids)
-        if isinstance(request, TextRequest) and request.max_tokens is None:
-            request = ticket.request = attrs.evolve(request, max_tokens=max(1, self._model.window - length))
-        if length + max(1, request.stops.max_tokens) > self._model.window:
-            raise TooLong(length, request.stops.max_tokens, self._model.window, self._tokens.chars_per_token)
-        sequence = self._model.begin(prompt.ids, reuse=request.reuse)
-        self.counts["prompt"] += length
-        self.counts["reused"] += sequence.reused
-        ticket.held = prompt.held
-        return [Choice(ticket, 0, sequence, length, prompt.held, _stopper(request), self._generator(request, 0))]
-
-    def _prompt(self, request: Request) -> Prompt:
-        if isinstance(request, TextRequest):
-            return self._tokens.text_prompt(request, self._opening, self._markers)
-        if self._markers is None:
-            raise NoInfilling(self._no_infilling)
-        return self._tokens.prompt(request, self._markers)
-
-    def _generator(self, request: Request, index: int) -> torch.Generator | None:
-        if request.sampling.temperature <= 0:
-            return None
-        generator = torch.Generator(self._model.device)
-        if request.sampling.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(request.sampling.seed + index)
-        return generator
 
     def _chosen(self) -> list[tuple[Choice, int]]:
         """What the next forward computes, drafts aside: (choice, tokens)."""
@@ -340,18 +301,8 @@ class Engine:
 
     def _fork(self, first: Choice, output: Output) -> None:
         """The other answers of the request begin where the shared prompt ends."""
-        request = first.ticket.request
-        for index in range(1, request.n):
-            other = attrs.evolve(
-                first,
-                index=index,
-                sequence=self._model.fork(first.sequence),
-                stopper=_stopper(request),
-                generator=self._generator(request, index),
-                decoder=codecs.getincrementaldecoder("utf-8")("replace"),
-                context=bytearray(),
-                prefilled=0,
-            )
+        for index in range(1, first.ticket.request.n):
+            other = self._beginnings.fork(first, index)
             self._choices.append(other)
             self._verify(other, [], [output])
 
@@ -379,12 +330,10 @@ class Engine:
 
         `other` is any choice of that request that has ended.
         """
-        ticket, prompt = other.ticket, other.sequence.ids[: other.prompt]
+        ticket = other.ticket
         while point := branches.next():
             ids = [*branches.ids[: point.at], point.second]
-            sequence = self._model.begin(prompt + ids, reuse=ticket.request.reuse)
-            held, stopper = ticket.held, _stopper(ticket.request)
-            choice = Choice(ticket, index, sequence, other.prompt, held, stopper, None, branches=branches, kept=[])
+            choice = self._beginnings.branch(other, branches, index, ids)
             self._choices.append(choice)
             reason = None
             for token, logprob in zip(ids, [*branches.logprobs[: point.at], point.logprob], strict=True):
@@ -393,7 +342,7 @@ class Engine:
                 return None
             choice.finish(reason)
             self._choices.remove(choice)
-            self._model.end(sequence, keep=ticket.request.reuse)
+            self._model.end(choice.sequence, keep=ticket.request.reuse)
             if branches.is_new(choice.text):
                 choice.release()
                 return choice.end(reason)
@@ -425,10 +374,6 @@ class Engine:
 
     def _out_of_memory(self, error: Exception) -> str:
         return str(error) if isinstance(error, OutOfSlots) else ran_out(self._model.device, self._model.dtype, error)
-
-
-def _stopper(request: Request) -> Stopper | Until:
-    return Until(request.until) if isinstance(request, TextRequest) else Stopper(request.stops)
 
 
 def _is_scored(choice: Choice) -> bool:

@@ -204,6 +204,18 @@ def test_background_work_waits_for_interactive_work(engine: Engine) -> None:
     assert background.ends()[0].reason == "tokens"
 
 
+def test_of_background_work_the_newest_goes_first(engine: Engine) -> None:
+    texts = ("x = 1\n" * 300, "y = 2\n" * 300, "z = 3\n" * 300)
+    older, newer, newest = (
+        Answer(engine, FimRequest(text, stops=Stops(max_tokens=0), priority="background")) for text in texts
+    )
+    newest.ends()
+    assert older.messages.empty()
+    newer.ends()
+    assert older.messages.empty()
+    older.ends()
+
+
 def test_a_cancelled_request_frees_the_device_within_a_step(engine: Engine) -> None:
     answer = Answer(engine, ask(stops=Stops(max_tokens=1000)))
     answer.next()
