@@ -51,6 +51,28 @@ class HasLines(Protocol):
     def lines(self) -> Sequence[str]: ...
 
 
+class Reader:
+    """A document as the parser asks for it.
+
+    The tree that comes of it keeps it, as an object that Python doesn't look into for circles: it may hold on to
+    nothing that holds the tree, or neither would ever be freed.
+    """
+
+    def __init__(self, document: HasLines):
+        self.document = document
+        self.at_once = _LINES_READ
+
+    def __call__(self, _byte: int, point: Point) -> bytes:
+        """The text from a place on, some lines of it; empty at the end."""
+        lines = self.document.lines
+        row, column = point
+        end = row + self.at_once
+        text = "\n".join(lines[row:end])
+        if end < len(lines):
+            text += "\n"
+        return text.encode("utf-8", "surrogatepass")[column : column + _BYTES_READ]
+
+
 class SyntaxTree:
     """The tree of one document, which may be behind its text or missing altogether.
 
@@ -63,12 +85,11 @@ class SyntaxTree:
         grammar = grammar_of(language)
         self.language = language
         self.tree: Tree | None = None
-        self._document = document
+        self._document, self._reader = document, Reader(document)
         self._parser = Parser(grammar) if grammar is not None else None
         self._stale = grammar is not None
         self._halted = False  # the parser keeps an unfinished parse
         self._bytes: int | None = None  # of the text with its last break, once counted
-        self._lines_read = _LINES_READ
 
     @property
     def stale(self) -> bool:
@@ -79,7 +100,7 @@ class SyntaxTree:
         """A tree of its own for a copy of the document, as far up to date as this one."""
         other = SyntaxTree(self.language, document)
         other.tree = self.tree.copy() if self.tree is not None else None
-        other._stale, other._bytes, other._lines_read = self._stale, self._bytes, self._lines_read
+        other._stale, other._bytes, other._reader.at_once = self._stale, self._bytes, self._reader.at_once
         return other
 
     def edit(self, edit: Edit) -> None:
@@ -145,8 +166,8 @@ class SyntaxTree:
 
         try:
             if self.tree is None:  # `old_tree=None` raises TypeError
-                return parser.parse(self._read, progress_callback=halt)
-            return parser.parse(self._read, old_tree=self.tree, progress_callback=halt)
+                return parser.parse(self._reader, progress_callback=halt)
+            return parser.parse(self._reader, old_tree=self.tree, progress_callback=halt)
         except ValueError:  # what py-tree-sitter makes of a halted parse
             if not self._halted:
                 raise
@@ -197,18 +218,8 @@ class SyntaxTree:
         if self._bytes is None:
             self._bytes = sum(map(_utf8_size, lines)) + len(lines)
         longest = max(map(len, lines), default=0)
-        self._lines_read = _LINES_READ if longest < _LONG_LINE else 1
+        self._reader.at_once = _LINES_READ if longest < _LONG_LINE else 1
         return self._bytes <= MAX_BYTES and longest <= MAX_LINE
-
-    def _read(self, _byte: int, point: Point) -> bytes:
-        """The text from a place on, some lines of it; empty at the end."""
-        lines = self._document.lines
-        row, column = point
-        end = row + self._lines_read
-        text = "\n".join(lines[row:end])
-        if end < len(lines):
-            text += "\n"
-        return text.encode("utf-8", "surrogatepass")[column : column + _BYTES_READ]
 
 
 def _utf8_size(text: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -185,19 +187,30 @@ def test_a_tree_that_is_up_to_date_is_not_parsed_again() -> None:
 LONG = "".join(f"def f{i}(a):\n    return g(a, 'é{i}')\n" for i in range(500))
 
 
-class Watched(SyntaxTree):
+class Watching(syntax.Reader):
     """Keeps what the parser was given to read."""
 
-    def _read(self, _byte: int, point: tree_sitter.Point) -> bytes:
-        self.pieces.append(super()._read(_byte, point))
+    pieces: list[bytes]
+
+    def __call__(self, _byte: int, point: tree_sitter.Point) -> bytes:
+        self.pieces.append(super().__call__(_byte, point))
         return self.pieces[-1]
 
+
+class Watched(SyntaxTree):
     def read(self) -> list[bytes]:
-        self.pieces: list[bytes] = []
+        assert isinstance(self._reader, Watching)
+        self._reader.pieces = []
         assert self.parse()
-        return self.pieces
+        return self._reader.pieces
 
 
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syntax, "Reader", Watching)
+
+
+@pytest.mark.usefixtures("watched")
 def test_the_document_is_read_in_small_pieces() -> None:
     document = Text("[" + ",\n".join(["1"] * 5000) + "]")
     tree = Watched(language_of("json", ""), document)
@@ -207,6 +220,7 @@ def test_the_document_is_read_in_small_pieces() -> None:
     assert nodes(tree.tree) == nodes(from_scratch("json", document.whole))
 
 
+@pytest.mark.usefixtures("watched")
 def test_after_an_edit_only_a_part_is_read_again() -> None:
     document = Text(LONG)
     tree = Watched(language_of("python", ""), document)
@@ -229,6 +243,18 @@ def test_a_parse_that_failed_leaves_nothing_behind(monkeypatch: pytest.MonkeyPat
 
 
 # --- slices -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_parsed_is_freed_with_its_document() -> None:
+    document, tree = parsed("python", "x = 1\n" * 300)
+    other = tree.fork(document)
+    tree.edit(document.replace(6, 7, "why"))
+    assert tree.parse()
+    assert other.parse()
+    left = [weakref.ref(one) for one in (document, tree, other)]
+    del document, tree, other
+    gc.collect()
+    assert [ref() for ref in left] == [None] * 3
 
 
 def slices(tree: SyntaxTree, budget_s: float = 0) -> int:
