@@ -110,6 +110,8 @@ class Completer:
     def known(self, session: Session, cursor: Position) -> list[Completion]:
         """Every suggestion that is known at `cursor`, without asking anybody; the first one counts as shown."""
         found = session.suggestions.all_at(session.document, cursor)
+        for suggestion, _ in found:
+            suggestion.visible = len(suggestion.text)
         if found:
             self._watch(session, found[0])
         return [_completion(session, cursor, one) for one in found]
@@ -195,17 +197,22 @@ class Completer:
     def _sure(
         self, session: Session, cursor: Position, found: tuple[Suggestion, Rest]
     ) -> tuple[Suggestion, Rest] | None:
-        """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away."""
+        """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away.
+
+        What is shown stays while the user types it, however sure the model is of less.
+        """
         suggestion, rest = found
         line = session.document.lines[cursor.line]
         usual = 0.0 if suggestion.asked_for else self.settings.confidence
-        wanted = threshold_at(line[: cursor.column], line[cursor.column + rest.covers :], usual)
+        after = line[cursor.column :]
+        wanted = threshold_at(line[: cursor.column], after[rest.covers :], usual)
         typed = len(suggestion.text) - len(rest.text)
-        part = sure_part(rest.text, suggestion.said, wanted, typed)
-        if suggestion.dismissed or not part.strip():
+        sure = len(sure_part(rest.text, suggestion.said, wanted, typed))
+        length = max(sure, suggestion.visible_of(rest))
+        if suggestion.dismissed or not rest.text[:length].strip():
             return None
-        suggestion.visible = typed + len(part)
-        return suggestion, rest if part == rest.text else Rest(part, 0)
+        suggestion.visible = typed + length
+        return suggestion, rest if length == len(rest.text) else rest.beginning(length, after[: rest.covers])
 
     async def _answer_explicitly(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
         """Everything that leads to here, once the model has been asked for all of it."""
@@ -219,7 +226,6 @@ class Completer:
                 break
         for suggestion, _ in found:
             suggestion.dismissed, suggestion.asked_for = False, True
-            suggestion.visible = len(suggestion.text)
         if found:
             trace.outcome, trace.text = "shown", found[0][1].text
         return self.known(session, cursor)

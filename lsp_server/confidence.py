@@ -1,4 +1,4 @@
-"""Whether the model is sure enough of what it says for it to be shown unasked, and of how many lines of it.
+"""Whether the model is sure enough of what it says for it to be shown unasked, and of how much of it.
 
 The confidence of a text is the probability that the model gives to exactly its tokens.
 """
@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 SURE = 0.5
 """Confidence from which something is added to what looks complete: behind a finished statement, inside a word."""
+HEAD = 0.2
+"""Confidence from which the first words of a doubtful line are shown without the rest of it."""
 _OPENING, _CLOSING = "([{", ")]}"
+_QUOTES = "\"'`"
+_GOES_ON = " \t.&@#$\\"
+"""What no head ends with: something belongs behind it."""
 _MULTILINE = ('"""', "'''", "`")
 """What strings over several lines begin and end with."""
 
@@ -27,7 +32,7 @@ def threshold_at(before: str, after: str, usual: float) -> float:
 
 
 def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
-    """The most of `text`, whole lines, that has the confidence wanted; "" if not even its first line has.
+    """The most of `text`, whole lines, that has the confidence wanted; else the sure words its first line begins with.
 
     `said`: the stream that it was made of, as (text, log-probability in nats), of which `typed` characters stand
     there already: what is left is given them. A text is cut where no bracket is
@@ -47,7 +52,48 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
         part = "\n".join(lines[:count])
         if (count == len(lines) or _may_end(lines, count)) and _confidence(said, count, len(part)) >= threshold:
             return part
-    return ""
+    return _sure_head(lines[0], said, max(threshold, HEAD))
+
+
+def _sure_head(line: str, said: Sequence[tuple[str, float]], threshold: float) -> str:
+    """The most of a line, whole words, that has the confidence wanted, and opens no bracket or string without its end.
+
+    Where the line does not begin as the stream did (its indentation was put right), nothing is known of its parts.
+    """
+    head, at, total = 0, 0, 0.0
+    opened: list[str] = []
+    quote = ""
+    for text, logprob in said:
+        total += logprob
+        if math.exp(total) < threshold:
+            break
+        for character in text:
+            if line[at : at + 1] != character or line.startswith(_MULTILINE, at):
+                return line[:head]
+            if quote:
+                quote = "" if character == quote else quote
+            elif character in _QUOTES and not _is_apostrophe(line, at):
+                quote = character
+            elif character in _OPENING:
+                opened.append(character)
+            elif character in _CLOSING and opened:
+                opened.pop()
+            at += 1
+            if not (quote or opened or character in _GOES_ON or _is_inside_word(line, at)):
+                head = at
+    return line[:head]
+
+
+def _is_inside_word(line: str, at: int) -> bool:
+    return _is_of_word(line[at - 1 : at]) and _is_of_word(line[at : at + 1])
+
+
+def _is_apostrophe(line: str, at: int) -> bool:
+    return line[at] == "'" and line[at - 1 : at].isalpha() and line[at + 1 : at + 2].isalpha()
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _confidence(said: Sequence[tuple[str, float]], lines: int, length: int) -> float:
