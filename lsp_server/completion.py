@@ -20,6 +20,7 @@ from lsp_server.accept import Watch
 from lsp_server.ahead import LookAhead
 from lsp_server.asking import OTHERS, Asking
 from lsp_server.backends.worker import Lost, Refused
+from lsp_server.begun import begun
 from lsp_server.confidence import sure_part, threshold_at
 from lsp_server.generation import Generation, suggested
 from lsp_server.hole import Hole
@@ -33,6 +34,8 @@ from lsp_server.shaping import ALL, Shaping
 from lsp_server.suggestions import Rest, Suggestion
 from lsp_server.text import Position
 
+FREE = ("suggestion", "cache", "begun")
+"""Sources of answers that no model is waited for."""
 ALTERNATIVES = 3
 """Other answers to a request that the user made."""
 
@@ -65,6 +68,8 @@ class Completer:
         metrics: Metrics | None = None,
     ):
         self.on_trace = on_trace or ignore
+        self.on_more: Callable[[], None] | None = None
+        """Has the client ask again: there is more than it was told. None: it would not, and waits for all of it."""
         self.metrics = metrics or Metrics()
         self.asking = Asking(backend, settings, shaping)
         self.look_ahead = LookAhead(self.asking)
@@ -242,6 +247,9 @@ class Completer:
         if remembers:
             running = session.generation
             if running and running.serves(session.document, cursor):
+                if begun := self._begun(session, cursor, running):
+                    trace.source = "begun"
+                    return begun
                 trace.source = "running"
                 await self._wait(running, trace)
                 if running.error or (running.complete and running.region and running.region.start == cursor):
@@ -271,6 +279,26 @@ class Completer:
         await asyncio.sleep(self.pace.delay(self.settings.max_delay_ms / 1000))
         others = OTHERS if remembers and self.settings.speculation else 0
         return (await self._ask(session, hole, trace, alternatives=others)).answer
+
+    def _begun(self, session: Session, cursor: Position, running: Generation) -> Rest | None:
+        """What is certain to come next of an answer that is being said; the client hears when there is more."""
+        if self.on_more is None:
+            return None
+        document = session.document
+        line = document.lines[cursor.line]
+        wanted = threshold_at(line[: cursor.column], running.hole.rest, self.settings.confidence)
+        suggestion = begun(running, document, cursor, wanted)
+        if suggestion is None:
+            return None
+        running.show_begun(suggestion)
+        session.telling = asyncio.ensure_future(self._tell(running))
+        return suggestion.rest(document, cursor)
+
+    async def _tell(self, running: Generation) -> None:
+        """Has the client ask again once there is an answer, unless it has asked something else since."""
+        await running.wait()
+        if self.on_more and running.begun and (running.answer is None or running.answer.text != running.begun.text):
+            self.on_more()
 
     async def _ask(self, session: Session, hole: Hole, trace: Trace, **how: Any) -> Generation:
         """Asks the model, in place of whatever it was asked of this document before."""
@@ -312,7 +340,7 @@ class Completer:
         self.metrics.count(language, "requests")
         if trace.outcome == "shown":
             self.metrics.count(language, "answers")
-            source = "cache" if trace.source in ("suggestion", "cache") else "model"
+            source = "cache" if trace.source in FREE else "model"
             self.metrics.time(language, source, trace.total_ms)
 
 

@@ -40,26 +40,23 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
     """
     if threshold <= 0:
         return text
-    while said and typed >= len(said[0][0]):
-        typed -= len(said[0][0])
-        said = said[1:]
-    if said and typed:  # of a token in part typed, what is left keeps its share of the doubt
-        text_of_first, logprob = said[0]
-        left = text_of_first[typed:]
-        said = [(left, logprob * len(left) / len(text_of_first)), *said[1:]]
+    said = _left(said, typed)
     lines = text.split("\n")
     for count in range(len(lines), 0, -1):
         part = "\n".join(lines[:count])
         if (count == len(lines) or _may_end(lines, count)) and _confidence(said, count, len(part)) >= threshold:
             return part
-    return _sure_head(lines[0], said, max(threshold, HEAD))
+    return sure_head(text, said, threshold)
 
 
-def _sure_head(line: str, said: Sequence[tuple[str, float]], threshold: float) -> str:
-    """The most of a line, whole words, that has the confidence wanted, and opens no bracket or string without its end.
+def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
+    """The most of a text's first line, whole words, that has the confidence wanted and leaves nothing open.
 
-    Where the line does not begin as the stream did (its indentation was put right), nothing is known of its parts.
+    Parameters as for `sure_part`. Where the line does not begin as the stream did (its indentation was put right),
+    nothing is known of its parts.
     """
+    line, threshold = text.partition("\n")[0], max(threshold, HEAD)
+    said = _left(said, typed)
     head, at, total = 0, 0, 0.0
     opened: list[str] = []
     quote = ""
@@ -82,6 +79,18 @@ def _sure_head(line: str, said: Sequence[tuple[str, float]], threshold: float) -
             if not (quote or opened or character in _GOES_ON or _is_inside_word(line, at)):
                 head = at
     return line[:head]
+
+
+def _left(said: Sequence[tuple[str, float]], typed: int) -> Sequence[tuple[str, float]]:
+    """A stream without its first characters. Of a token in part typed, what is left keeps its share of the doubt."""
+    while said and typed >= len(said[0][0]):
+        typed -= len(said[0][0])
+        said = said[1:]
+    if said and typed:
+        text_of_first, logprob = said[0]
+        left = text_of_first[typed:]
+        said = [(left, logprob * len(left) / len(text_of_first)), *said[1:]]
+    return said
 
 
 def _is_inside_word(line: str, at: int) -> bool:

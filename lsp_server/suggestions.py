@@ -68,7 +68,7 @@ class Rest:
         begun, left = self.text[:length], self.text[length:]
         wanted = next((i for i in range(len(after)) if left and is_subsequence(after[i:], left)), len(after))
         closers = len(after) - len(after.lstrip(")]}"))
-        return Rest(begun, max(wanted, min(_loose(begun), closers)))
+        return Rest(begun, max(wanted, min(loose(begun), closers)))
 
 
 @attrs.define(eq=False)
@@ -133,6 +133,11 @@ class Suggestions:
             self._kept.pop()
         self._kept.append(suggestion)
 
+    def discard(self, suggestion: Suggestion) -> None:
+        """Forgets one."""
+        if suggestion in self._kept:
+            self._kept.remove(suggestion)
+
     def edited(self, edits: list[Edit], document: Text) -> None:
         """Follows the document."""
         for suggestion in self._kept:
@@ -171,7 +176,7 @@ class Suggestions:
         self._kept.clear()
 
 
-def _loose(text: str) -> int:
+def loose(text: str) -> int:
     """How many brackets a text closes that it has not opened."""
     loose = depth = 0
     for character in text:
