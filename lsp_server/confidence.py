@@ -9,9 +9,10 @@ import math
 from collections.abc import Sequence
 
 SURE = 0.5
-"""Confidence from which something is added to what looks complete: behind a finished statement, inside a word."""
+"""Confidence from which something is added to what looks complete: behind a finished statement, inside a word, and
+to the first word of a doubtful line."""
 HEAD = 0.2
-"""Confidence from which the first words of a doubtful line are shown without the rest of it."""
+"""Confidence from which the first word of a doubtful line is shown without the rest of it."""
 _OPENING, _CLOSING = "([{", ")]}"
 _QUOTES = "\"'`"
 _GOES_ON = " \t.&@#$\\"
@@ -32,7 +33,7 @@ def threshold_at(before: str, after: str, usual: float) -> float:
 
 
 def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
-    """The most of `text`, whole lines, that has the confidence wanted; else the sure words its first line begins with.
+    """The most of `text`, whole lines, that has the confidence wanted; else the sure words it begins with.
 
     `said`: the stream that it was made of, as (text, log-probability in nats), of which `typed` characters stand
     there already: what is left is given them. A text is cut where no bracket is
@@ -50,7 +51,7 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
 
 
 def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
-    """The most of a text's first line, whole words, that has the confidence wanted and leaves nothing open.
+    """The first word of a text, or what it needs to leave nothing open, and as much of its first line as is sure.
 
     Parameters as for `sure_part`. Where the line does not begin as the stream did (its indentation was put right),
     nothing is known of its parts.
@@ -60,11 +61,11 @@ def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
     head, at, total = 0, 0, 0.0
     opened: list[str] = []
     quote = ""
-    for text, logprob in said:
+    for token, logprob in said:
         total += logprob
-        if math.exp(total) < threshold:
+        if math.exp(total) < (max(threshold, SURE) if head else threshold):
             break
-        for character in text:
+        for character in token:
             if line[at : at + 1] != character or line.startswith(_MULTILINE, at):
                 return line[:head]
             if quote:
@@ -82,14 +83,18 @@ def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
 
 
 def _left(said: Sequence[tuple[str, float]], typed: int) -> Sequence[tuple[str, float]]:
-    """A stream without its first characters. Of a token in part typed, what is left keeps its share of the doubt."""
+    """A stream without its first characters.
+
+    Of a token in part typed, what is left keeps the square of its share of the doubt: in replays that is how often it
+    is right. What else might have stood there mostly differs in the first characters.
+    """
     while said and typed >= len(said[0][0]):
         typed -= len(said[0][0])
         said = said[1:]
     if said and typed:
         text_of_first, logprob = said[0]
         left = text_of_first[typed:]
-        said = [(left, logprob * len(left) / len(text_of_first)), *said[1:]]
+        said = [(left, logprob * (len(left) / len(text_of_first)) ** 2), *said[1:]]
     return said
 
 

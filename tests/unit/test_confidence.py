@@ -26,6 +26,7 @@ def test_a_line_below_the_threshold_is_hidden() -> None:
 def test_of_a_doubtful_line_the_sure_words_are_shown() -> None:
     said = [("re", -0.1), ("turn", -0.1), (" area", -0.3), ("(", -0.1), ("wide", -4.0), (")", -0.1)]
     assert sure_part("return area(wide)", said, 0.05) == "return area"
+    assert sure_part("return area(wide)", [*said[:2], (" area", -0.7), *said[3:]], 0.05) == "return"
     assert sure_part("return area(wide)", said, 0.7) == "return"
     assert sure_part("turn area(wide)", said, 0.05, typed=2) == "turn area"
 
@@ -82,7 +83,7 @@ def test_of_what_is_typed_no_doubt_is_left() -> None:
 
 def test_a_token_in_part_typed_keeps_the_doubt_of_the_rest() -> None:
     said = [("name", 4 * HALF), ("(x)", 0.0)]
-    assert sure_part("me(x)", said, 0.25, typed=2) == "me(x)"
+    assert sure_part("me(x)", said, 0.5, typed=2) == "me(x)"
     assert sure_part("ame(x)", said, 0.25, typed=1) == ""
 
 
