@@ -7,7 +7,7 @@ import re
 from lsp_server.confidence import sure_head
 from lsp_server.documents import Document
 from lsp_server.generation import Generation
-from lsp_server.suggestions import Region, Suggestion, loose
+from lsp_server.suggestions import CLOSING, Region, Suggestion, loose
 from lsp_server.text import Position
 
 NEAR = 8
@@ -22,10 +22,13 @@ def begun(generation: Generation, document: Document, cursor: Position, threshol
     become one that stands next to it.
     """
     region, lines = generation.region, document.lines
+    parts = region.split(document, cursor) if region else None
     before = lines[cursor.line][: cursor.column]
-    if region is None or generation.explicit or generation.hole.rest.strip() or not before.strip():
+    if region is None or parts is None or generation.explicit or generation.hole.rest.strip() or not before.strip():
         return None
-    typed = document.text(region.start, cursor)
+    typed, after = parts
+    if after.strip(CLOSING):  # the cursor has gone back into what was typed
+        return None
     left = generation.text[len(typed) :]
     if "\n" not in left:
         left = _UNFINISHED_WORD.sub("", left)

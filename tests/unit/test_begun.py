@@ -116,3 +116,22 @@ def test_a_part_of_an_answer_is_forgotten_when_there_is_one() -> None:
         desk.close()
 
     run(body)
+
+
+def test_a_cursor_that_goes_back_into_what_was_typed_is_not_told_it_again() -> None:
+    async def body() -> None:
+        desk = Desk(asked := model(steps=True), TEXT)
+        asking_again(desk)
+        desk.start(AT)
+        await settle()
+        asked.step(len("shape."))
+        await settle()
+        desk.type("sha", AT)
+        waiting = desk.start(AT + 1)
+        await settle()
+        asked.step(99)
+        await waiting
+        assert desk.traces[-1].source == "model"
+        desk.close()
+
+    run(body)
