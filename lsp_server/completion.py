@@ -287,17 +287,20 @@ class Completer:
         document = session.document
         line = document.lines[cursor.line]
         wanted = threshold_at(line[: cursor.column], running.hole.rest, self.settings.confidence)
-        suggestion = begun(running, document, cursor, wanted)
-        if suggestion is None:
+        shown = running.begun and running.begun.rest(document, cursor)
+        found = begun(running, document, cursor, wanted)
+        if found and (running.begun is None or len(found.text) > len(running.begun.text)):
+            running.show_begun(found)
+            shown = found.rest(document, cursor)
+        if not shown or not shown.text:
             return None
-        running.show_begun(suggestion)
         session.telling = asyncio.ensure_future(self._tell(running))
-        return suggestion.rest(document, cursor)
+        return shown
 
     async def _tell(self, running: Generation) -> None:
         """Has the client ask again once there is an answer, unless it has asked something else since."""
         await running.wait()
-        if self.on_more and running.begun and (running.answer is None or running.answer.text != running.begun.text):
+        if self.on_more and running.answer and running.begun and running.answer.text != running.begun.text:
             self.on_more()
 
     async def _ask(self, session: Session, hole: Hole, trace: Trace, **how: Any) -> Generation:

@@ -74,8 +74,8 @@ def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
                 quote = character
             elif character in _OPENING:
                 opened.append(character)
-            elif character in _CLOSING and opened:
-                opened.pop()
+            elif character in _CLOSING and opened and _CLOSING.index(character) != _OPENING.index(opened.pop()):
+                return line[:head]
             at += 1
             if not (quote or opened or character in _GOES_ON or _is_inside_word(line, at)):
                 head = at

@@ -177,14 +177,17 @@ class Generation:
         return found
 
     def show_begun(self, begun: Suggestion) -> None:
-        """Has a beginning of the answer followed until there is one."""
-        self._end_begun()
+        """Has a beginning of the answer followed: until there is one that holds it, else to its end, as it is shown."""
+        if self.begun:
+            self.live.suggestions.discard(self.begun)
         self.begun = begun
         self.live.suggestions.add(begun)
 
     def _end_begun(self) -> None:
         if self.begun:
             self.live.suggestions.discard(self.begun)
+            if self.answer is None or not self.answer.text.startswith(self.begun.text):
+                self.live.suggestions.add(self.begun)
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
@@ -220,7 +223,6 @@ class Generation:
             with self._noting_errors():
                 await self._ask(question, on_answer)
         finally:
-            self._end_begun()
             self._answered.set()
 
     async def _ask(self, question: _Question, on_answer: OnAnswer) -> None:
@@ -290,9 +292,9 @@ class Generation:
         self.complete = end is None or end.reason not in UNFINISHED
         self.answer = self._shaped(closing, said, end)
         self.trace.total_ms = milliseconds(self._began)
-        self._end_begun()
         if self.complete:
             on_answer(self, self.answer)
+            self._end_begun()
         self._answered.set()
 
     def _also(

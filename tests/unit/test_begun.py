@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsp_server.settings import Settings
 from tests.unit.completing import Desk, ScriptedModel, settle
 from tests.unit.test_completion import ANSWER, AT, TEXT, model, run
 
@@ -132,6 +136,32 @@ def test_a_cursor_that_goes_back_into_what_was_typed_is_not_told_it_again() -> N
         asked.step(99)
         await waiting
         assert desk.traces[-1].source == "model"
+        desk.close()
+
+    run(body)
+
+
+@given(
+    st.text("ab_ ().,+'\"[]", min_size=2, max_size=24).filter(lambda text: text == text.strip()),
+    st.dictionaries(st.sampled_from("ab_().,+'\"[]"), st.floats(-4.0, 0.0)),
+    st.lists(st.integers(0, 5), min_size=24, max_size=24),
+)
+def test_typed_faster_than_it_is_said_what_is_shown_fits_and_stays(
+    line: str, doubts: dict[str, float], said: list[int]
+) -> None:
+    async def body() -> None:
+        asked = ScriptedModel(lambda before, _: line[len(before) - 4 :] + "\n", steps=True, doubts=doubts)
+        desk, at, kept = Desk(asked, "x = \n", settings=Settings(max_delay_ms=0)), 4, ""
+        asking_again(desk)
+        for key, count in zip(line, said, strict=False):
+            waiting = desk.start(at)
+            asked.step(count)
+            await settle()
+            found = waiting.result() if waiting.done() else None
+            shown = found.text if found else ""
+            assert shown.startswith(kept)
+            kept = shown[1:].rstrip() if shown.startswith(key) else ""
+            at = desk.type(key, at)
         desk.close()
 
     run(body)
