@@ -27,12 +27,13 @@ from rich.table import Table
 from benchmarks import report
 from benchmarks.own_worker import own_state, worker
 from benchmarks.quiet import Quiet
+from lsp_server.completion import FREE
 
 ROOT = Path(__file__).parents[1]
 FILES = ("lsp_server/documents.py", "inference/lines.py", "editors/neovim/lua/fimble/ghost.lua", "lsp_server/hole.py")
 LEAST_TYPED, MOST_TYPED = 8, 24
 """Characters of a line's end."""
-SOURCES = {"suggestion": "known already", "cache": "known already", "model": "asked from the model"}
+SOURCES = dict.fromkeys(FREE, "known already") | {"model": "asked from the model"}
 AHEAD = "asked before the key"
 """Of other sources: the question was in hand when the key came, and its answer was waited for."""
 

@@ -34,11 +34,10 @@ from benchmarks.own_worker import own_state, worker
 from benchmarks.player import Asked, Player
 from benchmarks.sources import SourceFile
 from benchmarks.typing_script import Script
+from lsp_server.completion import FREE
 from lsp_server.documents import Document
 from lsp_server.session import PARSE_SLICE, Session
 
-FREE = ("suggestion", "cache")
-"""Sources of answers that no model was waited for."""
 KEY_S, SPREAD_S = 0.16, 0.06
 """Mean and deviation of the time between keys: about 75 words a minute."""
 LINES = 6

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lsp_server.hole import Text
 from lsp_server.metrics import Metrics
-from lsp_server.suggestions import Rest, Suggestion, common, is_subsequence
+from lsp_server.suggestions import Rest, Suggestion, common
 from lsp_server.text import Edit
 
 Part = Literal["all", "line", "word"]
@@ -21,16 +21,10 @@ _LINE = re.compile(r"\s*[^\n]+")
 
 
 def part_of(rest: Rest, after: str, part: Part) -> Rest:
-    """The next word or line of what is left, or all; `after` is what that covers.
-
-    Of the covered text a part takes only what what is left after it no longer holds, so that it can be taken too.
-    """
+    """The next word or line of what is left, or all; `after` is what that covers."""
     pattern = {"word": _WORD, "line": _LINE}.get(part)
     match = pattern.match(rest.text) if pattern else None
-    text = match.group() if match else rest.text
-    left = rest.text[len(text) :]
-    covers = next((i for i in range(len(after)) if left and is_subsequence(after[i:], left)), len(after))
-    return Rest(text, covers)
+    return rest.beginning(match.end() if match else len(rest.text), after)
 
 
 class Watch:

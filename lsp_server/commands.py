@@ -18,7 +18,6 @@ from lsp_server.documents import units
 from lsp_server.items import ACCEPTED
 from lsp_server.protocol import malformed
 from lsp_server.session import Session
-from lsp_server.suggestions import Rest
 from lsp_server.text import Position, advance
 
 if TYPE_CHECKING:
@@ -79,10 +78,11 @@ async def accept(ls: Server, where: Any, part: Part) -> dict[str, Any] | None:
     session, cursor = place
     suggestion, rest = found
     document = session.document
-    if suggestion.visible < len(suggestion.text):  # what is not shown is not accepted
-        rest = Rest(rest.text[: suggestion.visible - len(suggestion.text)], 0)
     after = document.lines[cursor.line][cursor.column : cursor.column + rest.covers]
-    taken = part_of(rest, after, part)
+    shown = rest.beginning(suggestion.visible_of(rest), after)  # what is not shown is not accepted
+    if not shown.text:
+        return None
+    taken = part_of(shown, after[: shown.covers], part)
     end = Position(cursor.line, cursor.column + taken.covers)
     text = taken.text.replace("\n", document.line_break)
     span = items.span(document, cursor, end, ls.encoding)

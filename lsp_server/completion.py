@@ -20,6 +20,7 @@ from lsp_server.accept import Watch
 from lsp_server.ahead import LookAhead
 from lsp_server.asking import OTHERS, Asking
 from lsp_server.backends.worker import Lost, Refused
+from lsp_server.begun import begun
 from lsp_server.confidence import sure_part, threshold_at
 from lsp_server.generation import Generation, suggested
 from lsp_server.hole import Hole
@@ -33,6 +34,8 @@ from lsp_server.shaping import ALL, Shaping
 from lsp_server.suggestions import Rest, Suggestion
 from lsp_server.text import Position
 
+FREE = ("suggestion", "cache", "begun")
+"""Sources of answers that no model is waited for."""
 ALTERNATIVES = 3
 """Other answers to a request that the user made."""
 
@@ -65,6 +68,8 @@ class Completer:
         metrics: Metrics | None = None,
     ):
         self.on_trace = on_trace or ignore
+        self.on_more: Callable[[], None] | None = None
+        """Has the client ask again: there is more than it was told. None: it would not, and waits for all of it."""
         self.metrics = metrics or Metrics()
         self.asking = Asking(backend, settings, shaping)
         self.look_ahead = LookAhead(self.asking)
@@ -110,6 +115,8 @@ class Completer:
     def known(self, session: Session, cursor: Position) -> list[Completion]:
         """Every suggestion that is known at `cursor`, without asking anybody; the first one counts as shown."""
         found = session.suggestions.all_at(session.document, cursor)
+        for suggestion, _ in found:
+            suggestion.visible = len(suggestion.text)
         if found:
             self._watch(session, found[0])
         return [_completion(session, cursor, one) for one in found]
@@ -195,17 +202,22 @@ class Completer:
     def _sure(
         self, session: Session, cursor: Position, found: tuple[Suggestion, Rest]
     ) -> tuple[Suggestion, Rest] | None:
-        """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away."""
+        """As much of a suggestion as the model is sure of; None if that is nothing, or the user sent it away.
+
+        What is shown stays while the user types it, however sure the model is of less.
+        """
         suggestion, rest = found
         line = session.document.lines[cursor.line]
         usual = 0.0 if suggestion.asked_for else self.settings.confidence
-        wanted = threshold_at(line[: cursor.column], line[cursor.column + rest.covers :], usual)
+        after = line[cursor.column :]
+        wanted = threshold_at(line[: cursor.column], after[rest.covers :], usual)
         typed = len(suggestion.text) - len(rest.text)
-        part = sure_part(rest.text, suggestion.said, wanted, typed)
-        if suggestion.dismissed or not part.strip():
+        sure = len(sure_part(rest.text, suggestion.said, wanted, typed))
+        length = max(sure, suggestion.visible_of(rest))
+        if suggestion.dismissed or not rest.text[:length].strip():
             return None
-        suggestion.visible = typed + len(part)
-        return suggestion, rest if part == rest.text else Rest(part, 0)
+        suggestion.visible = typed + length
+        return suggestion, rest if length == len(rest.text) else rest.beginning(length, after[: rest.covers])
 
     async def _answer_explicitly(self, session: Session, cursor: Position, trace: Trace) -> list[Completion]:
         """Everything that leads to here, once the model has been asked for all of it."""
@@ -219,7 +231,6 @@ class Completer:
                 break
         for suggestion, _ in found:
             suggestion.dismissed, suggestion.asked_for = False, True
-            suggestion.visible = len(suggestion.text)
         if found:
             trace.outcome, trace.text = "shown", found[0][1].text
         return self.known(session, cursor)
@@ -236,6 +247,9 @@ class Completer:
         if remembers:
             running = session.generation
             if running and running.serves(session.document, cursor):
+                if begun := self._begun(session, cursor, running):
+                    trace.source = "begun"
+                    return begun
                 trace.source = "running"
                 await self._wait(running, trace)
                 if running.error or (running.complete and running.region and running.region.start == cursor):
@@ -265,6 +279,29 @@ class Completer:
         await asyncio.sleep(self.pace.delay(self.settings.max_delay_ms / 1000))
         others = OTHERS if remembers and self.settings.speculation else 0
         return (await self._ask(session, hole, trace, alternatives=others)).answer
+
+    def _begun(self, session: Session, cursor: Position, running: Generation) -> Rest | None:
+        """What is certain to come next of an answer that is being said; the client hears when there is more."""
+        if self.on_more is None:
+            return None
+        document = session.document
+        line = document.lines[cursor.line]
+        wanted = threshold_at(line[: cursor.column], running.hole.rest, self.settings.confidence)
+        shown = running.begun and running.begun.rest(document, cursor)
+        found = begun(running, document, cursor, wanted)
+        if found and (running.begun is None or len(found.text) > len(running.begun.text)):
+            running.show_begun(found)
+            shown = found.rest(document, cursor)
+        if not shown or not shown.text:
+            return None
+        session.telling = asyncio.ensure_future(self._tell(running))
+        return shown
+
+    async def _tell(self, running: Generation) -> None:
+        """Has the client ask again once there is an answer, unless it has asked something else since."""
+        await running.wait()
+        if self.on_more and running.answer and running.begun and running.answer.text != running.begun.text:
+            self.on_more()
 
     async def _ask(self, session: Session, hole: Hole, trace: Trace, **how: Any) -> Generation:
         """Asks the model, in place of whatever it was asked of this document before."""
@@ -306,7 +343,7 @@ class Completer:
         self.metrics.count(language, "requests")
         if trace.outcome == "shown":
             self.metrics.count(language, "answers")
-            source = "cache" if trace.source in ("suggestion", "cache") else "model"
+            source = "cache" if trace.source in FREE else "model"
             self.metrics.time(language, source, trace.total_ms)
 
 

@@ -1,4 +1,4 @@
-"""Whether the model is sure enough of what it says for it to be shown unasked, and of how many lines of it.
+"""Whether the model is sure enough of what it says for it to be shown unasked, and of how much of it.
 
 The confidence of a text is the probability that the model gives to exactly its tokens.
 """
@@ -9,8 +9,14 @@ import math
 from collections.abc import Sequence
 
 SURE = 0.5
-"""Confidence from which something is added to what looks complete: behind a finished statement, inside a word."""
+"""Confidence from which something is added to what looks complete: behind a finished statement, inside a word, and
+to the first word of a doubtful line."""
+HEAD = 0.2
+"""Confidence from which the first word of a doubtful line is shown without the rest of it."""
 _OPENING, _CLOSING = "([{", ")]}"
+_QUOTES = "\"'`"
+_GOES_ON = " \t.&@#$\\"
+"""What no head ends with: something belongs behind it."""
 _MULTILINE = ('"""', "'''", "`")
 """What strings over several lines begin and end with."""
 
@@ -27,7 +33,7 @@ def threshold_at(before: str, after: str, usual: float) -> float:
 
 
 def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
-    """The most of `text`, whole lines, that has the confidence wanted; "" if not even its first line has.
+    """The most of `text`, whole lines, that has the confidence wanted; else the sure words it begins with.
 
     `said`: the stream that it was made of, as (text, log-probability in nats), of which `typed` characters stand
     there already: what is left is given them. A text is cut where no bracket is
@@ -35,19 +41,73 @@ def sure_part(text: str, said: Sequence[tuple[str, float]], threshold: float, ty
     """
     if threshold <= 0:
         return text
-    while said and typed >= len(said[0][0]):
-        typed -= len(said[0][0])
-        said = said[1:]
-    if said and typed:  # of a token in part typed, what is left keeps its share of the doubt
-        text_of_first, logprob = said[0]
-        left = text_of_first[typed:]
-        said = [(left, logprob * len(left) / len(text_of_first)), *said[1:]]
+    said = _left(said, typed)
     lines = text.split("\n")
     for count in range(len(lines), 0, -1):
         part = "\n".join(lines[:count])
         if (count == len(lines) or _may_end(lines, count)) and _confidence(said, count, len(part)) >= threshold:
             return part
-    return ""
+    return sure_head(text, said, threshold)
+
+
+def sure_head(text: str, said: Sequence[tuple[str, float]], threshold: float, typed: int = 0) -> str:
+    """The first word of a text, or what it needs to leave nothing open, and as much of its first line as is sure.
+
+    Parameters as for `sure_part`. Where the line does not begin as the stream did (its indentation was put right),
+    nothing is known of its parts.
+    """
+    line, threshold = text.partition("\n")[0], max(threshold, HEAD)
+    said = _left(said, typed)
+    head, at, total = 0, 0, 0.0
+    opened: list[str] = []
+    quote = ""
+    for token, logprob in said:
+        total += logprob
+        if math.exp(total) < (max(threshold, SURE) if head else threshold):
+            break
+        for character in token:
+            if line[at : at + 1] != character or line.startswith(_MULTILINE, at):
+                return line[:head]
+            if quote:
+                quote = "" if character == quote else quote
+            elif character in _QUOTES and not _is_apostrophe(line, at):
+                quote = character
+            elif character in _OPENING:
+                opened.append(character)
+            elif character in _CLOSING and opened and _CLOSING.index(character) != _OPENING.index(opened.pop()):
+                return line[:head]
+            at += 1
+            if not (quote or opened or character in _GOES_ON or _is_inside_word(line, at)):
+                head = at
+    return line[:head]
+
+
+def _left(said: Sequence[tuple[str, float]], typed: int) -> Sequence[tuple[str, float]]:
+    """A stream without its first characters.
+
+    Of a token in part typed, what is left keeps the square of its share of the doubt: in replays that is how often it
+    is right. What else might have stood there mostly differs in the first characters.
+    """
+    while said and typed >= len(said[0][0]):
+        typed -= len(said[0][0])
+        said = said[1:]
+    if said and typed:
+        text_of_first, logprob = said[0]
+        left = text_of_first[typed:]
+        said = [(left, logprob * (len(left) / len(text_of_first)) ** 2), *said[1:]]
+    return said
+
+
+def _is_inside_word(line: str, at: int) -> bool:
+    return _is_of_word(line[at - 1 : at]) and _is_of_word(line[at : at + 1])
+
+
+def _is_apostrophe(line: str, at: int) -> bool:
+    return line[at] == "'" and line[at - 1 : at].isalpha() and line[at + 1 : at + 2].isalpha()
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _confidence(said: Sequence[tuple[str, float]], lines: int, length: int) -> float:

@@ -72,6 +72,10 @@ class Generation:
         """Of the live document, what stands between the texts that were sent; None: it has not come to this yet."""
         self.text = ""
         """The model's, as far as it has been streamed."""
+        self.said: list[tuple[str, float]] = []
+        """That text by the token, with log-probabilities."""
+        self.begun: Suggestion | None = None
+        """What is shown of it before there is an answer."""
         self.answer: Rest | None = None
         """At the end: what to show at the hole's cursor, if anything."""
         self.others: list[Rest] = []
@@ -167,7 +171,23 @@ class Generation:
         end = Position(line, column + answer.covers - len(self.hole.closers))
         if end < start:
             return None
-        return Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said, answer.ended)
+        found = Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said, answer.ended)
+        if self.begun and answer.text.startswith(self.begun.text):  # what is shown stays
+            found.visible = len(self.begun.text)
+        return found
+
+    def show_begun(self, begun: Suggestion) -> None:
+        """Has a beginning of the answer followed: until there is one that holds it, else to its end, as it is shown."""
+        if self.begun:
+            self.live.suggestions.discard(self.begun)
+        self.begun = begun
+        self.live.suggestions.add(begun)
+
+    def _end_begun(self) -> None:
+        if self.begun:
+            self.live.suggestions.discard(self.begun)
+            if self.answer is None or not self.answer.text.startswith(self.begun.text):
+                self.live.suggestions.add(self.begun)
 
     def _agrees(self) -> bool:
         """Whether the region's text can have come of typing what the model says, with closers after the cursor."""
@@ -242,6 +262,7 @@ class Generation:
     async def _stream(self, question: _Question, on_answer: OnAnswer) -> None:
         request, streams, trace = question.request, question.streams, self.trace
         said: list[list[tuple[str, float]]] = [[] for _ in streams]
+        self.said = said[0]
         async with contextlib.aclosing(self.backend.fim(request)) as pieces:
             async for piece in pieces:
                 closing = streams[piece.choice]
@@ -273,6 +294,7 @@ class Generation:
         self.trace.total_ms = milliseconds(self._began)
         if self.complete:
             on_answer(self, self.answer)
+            self._end_begun()
         self._answered.set()
 
     def _also(

@@ -51,8 +51,8 @@ class Trace:
     total_ms: float = 0.0
     text: str = ""
     source: str = "model"
-    """`suggestion` (typed through), `cache`, `running` or `ahead` (a question for an earlier request, or for the text
-    that was suggested, is being answered) or `model`."""
+    """`suggestion` (typed through), `cache`, `begun` (what has been said of an answer that is still to come), `running`
+    or `ahead` (a question for an earlier request, or for the text that was suggested, is waited for) or `model`."""
 
 
 def fim_request(

@@ -54,6 +54,14 @@ class Server(LanguageServer):
         self.asks_again = False
         """The client knows `fimble/refresh`: it has sent `fimble/cursor`, or says so in its capabilities."""
 
+    def will_ask_again(self) -> None:
+        """The client asks again when it is told to, so that it can be."""
+        self.asks_again, self.completer.on_more = True, self.refresh
+
+    def refresh(self) -> None:
+        """Has the client ask again at the cursor."""
+        self.protocol.notify("fimble/refresh", {})
+
     @property
     def encoding(self) -> Encoding:
         """The encoding of positions that was agreed with the client."""
@@ -79,7 +87,7 @@ class Server(LanguageServer):
                 session.stop()
                 session.suggestions.clear()
             if self.asks_again and self.backend.ready:  # what was answered under the old ones may not hold
-                self.protocol.notify("fimble/refresh", {})
+                self.refresh()
         self.status.enable(settings.enabled)
         if settings.enabled:
             self.backend.ensure()
@@ -98,7 +106,7 @@ class Server(LanguageServer):
         if state.name == "failed":
             self.spawn(self.offer_restart(state))
         elif state.name == "ready" and self.asks_again:
-            self.protocol.notify("fimble/refresh", {})
+            self.refresh()
         if state.name == "ready":
             self.reported.clear()
 
@@ -176,7 +184,8 @@ def initialize(ls: Server, params: types.InitializeParams) -> None:
     else:  # answered if asked for, but not offered: asyncomplete-lsp for Vim would replace the whole line by it
         handlers.feature_options.pop(types.TEXT_DOCUMENT_INLINE_COMPLETION, None)
     experimental = params.capabilities.experimental
-    ls.asks_again = isinstance(experimental, dict) and "fimble" in experimental
+    if isinstance(experimental, dict) and "fimble" in experimental:
+        ls.will_ask_again()
     ls.status.ask(cast(object, experimental))
     ls.metrics.path = endpoint(WorkerSettings()).state / metrics.FILE
     ls.keeping = asyncio.ensure_future(ls.keep_metrics())
@@ -291,7 +300,7 @@ async def completion(ls: Server, params: types.CompletionParams) -> types.Comple
 @server.feature("fimble/cursor")
 async def cursor(ls: Server, params: Any) -> None:
     """The cursor has rested (`{textDocument: {uri, version}, position}`): warms the worker there."""
-    ls.asks_again = True
+    ls.will_ask_again()
     try:
         uri, version = str(params["textDocument"]["uri"]), int(params["textDocument"]["version"])
         position = types.Position(int(params["position"]["line"]), int(params["position"]["character"]))

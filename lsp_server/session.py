@@ -26,8 +26,8 @@ PARSE_DELAY = 0.03
 class Session:
     """One open document.
 
-    `waiting` is the request in hand, `generation` the model's work for it or its successors, `ahead` that for a text
-    which the document may become.
+    `waiting` is the request in hand, `generation` the model's work for it or its successors, `telling` waits for it to
+    tell the client, `ahead` is the work for a text which the document may become.
     """
 
     def __init__(self, document: Document, layout: Literal["anchored", "psm"]):
@@ -37,6 +37,7 @@ class Session:
         self.set_layout(layout)
         self.waiting: asyncio.Task[Any] | None = None
         self.generation: Generation | None = None
+        self.telling: asyncio.Task[None] | None = None
         self.ahead: Generation | None = None
         self.looking_ahead: asyncio.Task[None] | None = None
         self.suggestions = Suggestions()
@@ -55,7 +56,7 @@ class Session:
         other.document = self.document.copy()
         other.tree = self.tree.fork(other.document)
         other.anchor = self.anchor.copy()
-        other.waiting = other.generation = other.ahead = other.looking_ahead = other._parsing = None
+        other.waiting = other.telling = other.generation = other.ahead = other.looking_ahead = other._parsing = None
         other.suggestions, other.watch = Suggestions(), None
         return other
 
@@ -80,7 +81,9 @@ class Session:
         """Ends the request in hand; its caller answers null."""
         if self.waiting:
             self.waiting.cancel()
-            self.waiting = None
+        if self.telling:
+            self.telling.cancel()
+        self.waiting = self.telling = None
 
     def stop(self) -> None:
         """Ends the request in hand and the model's work."""

@@ -34,7 +34,8 @@ class Settings:
     speculation: bool = True
     """Ask, in the background, for what comes after a suggestion that is shown."""
     confidence: float = 0.05
-    """Probability that the model must give to a suggestion for it to be shown unasked; 0 shows all."""
+    """Probability that the model must give to a suggestion for it to be shown unasked, and not only the words it surely
+    begins with; 0 shows all."""
     max_delay_ms: int = 150
     """Most that an automatic request waits for the next key, as far as rhythm and latency advise it; 0: never."""
     prefix_tokens: int = 900

@@ -60,6 +60,16 @@ class Rest:
     ended: bool = attrs.field(default=False, eq=False)
     """Whether the model itself ended it there, so that it is known to have nothing to add."""
 
+    def beginning(self, length: int, after: str) -> Rest:
+        """Its first characters. Of `after`, the text that it covers, they take what the others no longer hold.
+
+        They also take the brackets at its start that they close themselves.
+        """
+        begun, left = self.text[:length], self.text[length:]
+        wanted = next((i for i in range(len(after)) if left and is_subsequence(after[i:], left)), len(after))
+        closers = len(after) - len(after.lstrip(")]}"))
+        return Rest(begun, max(wanted, min(loose(begun), closers)))
+
 
 @attrs.define(eq=False)
 class Suggestion:
@@ -81,6 +91,10 @@ class Suggestion:
     """Sent away by the user: not shown again unasked."""
     number: str = attrs.field(factory=lambda: str(next(_numbers)))
     """Its name towards the client."""
+
+    def visible_of(self, rest: Rest) -> int:
+        """How many characters of what is left of it are shown."""
+        return max(0, self.visible - len(self.text) + len(rest.text))
 
     def rest(self, document: Text, cursor: Position) -> Rest | None:
         """What is left to insert at `cursor`; None if the document does not agree with it there.
@@ -119,6 +133,11 @@ class Suggestions:
             self._kept.pop()
         self._kept.append(suggestion)
 
+    def discard(self, suggestion: Suggestion) -> None:
+        """Forgets one."""
+        if suggestion in self._kept:
+            self._kept.remove(suggestion)
+
     def edited(self, edits: list[Edit], document: Text) -> None:
         """Follows the document."""
         for suggestion in self._kept:
@@ -155,6 +174,17 @@ class Suggestions:
     def clear(self) -> None:
         """Forgets all."""
         self._kept.clear()
+
+
+def loose(text: str) -> int:
+    """How many brackets a text closes that it has not opened."""
+    loose = depth = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            loose, depth = (loose, depth - 1) if depth else (loose + 1, 0)
+    return loose
 
 
 def is_subsequence(part: str, whole: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from inference.stops import Stopper
 from inference.wire import End, FimRequest, Health, Piece
@@ -21,11 +21,13 @@ Says = Callable[[str, str], str]
 class ScriptedModel:
     """A `Backend` that says what `says` says, by the character and under the request's stops.
 
-    With `steps`, each character waits for `step()`.
+    With `steps`, each character waits for `step()`. `doubts`: log-probabilities of characters that it is less sure of.
     """
 
-    def __init__(self, says: Says, *, steps: bool = False, logprob: float = -0.01):
-        self.says, self.logprob = says, logprob
+    def __init__(
+        self, says: Says, *, steps: bool = False, logprob: float = -0.01, doubts: Mapping[str, float] | None = None
+    ):
+        self.says, self.logprob, self.doubts = says, logprob, doubts or {}
         self.asked: list[FimRequest] = []
         self.running = 0
         self._steps = asyncio.Semaphore(0) if steps else None
@@ -59,14 +61,17 @@ class ScriptedModel:
                 else:
                     await asyncio.sleep(0)
                 if certain := stopper.feed(char):
-                    yield Piece(certain, self.logprob)
+                    yield Piece(certain, self._logprob(certain))
                 if stopper.reason or i + 1 == request.stops.max_tokens:
                     break
             if rest := stopper.finish("eos"):
-                yield Piece(rest, self.logprob)
+                yield Piece(rest, self._logprob(rest))
             yield End(stopper.reason or "eos")
         finally:
             self.running -= 1
+
+    def _logprob(self, text: str) -> float:
+        return sum(self.doubts[char] for char in text if char in self.doubts) or self.logprob
 
 
 class Desk:
