@@ -175,14 +175,22 @@ class Tokens:
         The piece is the tokenizer's own last pre-token (a word with its leading space, a run of spaces, a run of
         punctuation): whatever is typed next, the tokens before it stay as they are.
         """
-        last, held = clean(text[text.rfind("\n") + 1 :]), ""
-        if near := last[-4 * LONGEST_PIECE :]:
-            held = near[self._pieces(near)[-1][1][0] :]
+        last = clean(text[text.rfind("\n") + 1 :])
+        held = self._unfinished(last[-4 * LONGEST_PIECE :])
         if len(held) <= LONGEST_PIECE:
             self._append(ids, text, last.removesuffix(held))
             return held.encode()
         self._append(ids, text)
         return self.vocabulary.bytes_of(ids.pop())
+
+    def _unfinished(self, text: str) -> str:
+        """The last pre-token, and with it those that would be others without it, as spaces are before a digit."""
+        pieces = self._pieces(text)
+        for at in range(len(pieces) - 1, 0, -1):
+            start = pieces[at][1][0]
+            if self._pieces(text[:start]) == pieces[:at]:
+                return text[start:]
+        return text
 
     def _append(self, ids: list[int], text: str, last: str | None = None) -> None:
         before = len(ids)
