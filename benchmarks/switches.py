@@ -153,6 +153,7 @@ def rows(found: dict[str, dict[str, dict[str, Score]]]) -> list[Row]:
         Row(name, which, measure, len(scores), *values)
         for name in SWITCHES
         for which, scores in found[name].items()
+        if scores
         for measure, values in differences(scores, found[""][which]).items()
         if measure in MEASURES
     ]
