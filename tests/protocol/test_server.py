@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -54,7 +55,16 @@ def drive(body: Body, env: dict[str, str], settings: dict[str, Any] | None = Non
     asyncio.run(run())
 
 
-def test_initialize_is_answered_within_a_second_and_without_torch(state: dict[str, str]) -> None:
+def loading(modules: str) -> float:
+    """Seconds that a new Python takes to import these."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+    return time.perf_counter() - began
+
+
+def test_initialize_is_answered_soon_after_the_protocol_is_loaded_and_without_torch(state: dict[str, str]) -> None:
+    """Half a second on most machines, of which the protocol's own types take more than half."""
+
     async def run() -> tuple[float, list[str]]:
         began = time.perf_counter()
         client = await LspClient.start(env=state)
@@ -67,9 +77,11 @@ def test_initialize_is_answered_within_a_second_and_without_torch(state: dict[st
         return took, [path for path in mapped if "torch" in path]
 
     asyncio.run(run())  # the page cache is warm from here on
-    runs = [asyncio.run(run()) for _ in range(3)]
-    assert min(took for took, _ in runs) < 1.0
-    assert not runs[0][1]
+    runs = [(asyncio.run(run()), loading("pygls.lsp.server, lsprotocol.types")) for _ in range(4)]
+    took, protocol = min(took for (took, _), _ in runs), min(seconds for _, seconds in runs)
+    print(f"\ninitialize answered after {took:.2f} s; {protocol:.2f} s of these load the protocol")
+    assert took < 2 * protocol
+    assert not runs[0][0][1]
 
 
 def test_a_completion_fits_its_place(state: dict[str, str]) -> None:
