@@ -69,7 +69,7 @@ class Completer:
     ):
         self.on_trace = on_trace or ignore
         self.on_more: Callable[[], None] | None = None
-        """Has the client ask again: there is more than it was told. None: it would not, and waits for all of it."""
+        """Has the client ask again, and draw what it is told then in place of what it shows. None: it waits for all."""
         self.metrics = metrics or Metrics()
         self.asking = Asking(backend, settings, shaping)
         self.look_ahead = LookAhead(self.asking)

@@ -54,10 +54,6 @@ class Server(LanguageServer):
         self.asks_again = False
         """The client knows `fimble/refresh`: it has sent `fimble/cursor`, or says so in its capabilities."""
 
-    def will_ask_again(self) -> None:
-        """The client asks again when it is told to, so that it can be."""
-        self.asks_again, self.completer.on_more = True, self.refresh
-
     def refresh(self) -> None:
         """Has the client ask again at the cursor."""
         self.protocol.notify("fimble/refresh", {})
@@ -183,10 +179,12 @@ def initialize(ls: Server, params: types.InitializeParams) -> None:
         handlers.features.pop(types.TEXT_DOCUMENT_COMPLETION, None)  # ghost text once is enough
     else:  # answered if asked for, but not offered: asyncomplete-lsp for Vim would replace the whole line by it
         handlers.feature_options.pop(types.TEXT_DOCUMENT_INLINE_COMPLETION, None)
-    experimental = params.capabilities.experimental
-    if isinstance(experimental, dict) and "fimble" in experimental:
-        ls.will_ask_again()
-    ls.status.ask(cast(object, experimental))
+    experimental = cast(object, params.capabilities.experimental)
+    ours = cast(dict[str, Any], experimental).get("fimble") if isinstance(experimental, dict) else None
+    able = cast(dict[str, Any], ours) if isinstance(ours, dict) else {}
+    ls.asks_again = ours is not None
+    ls.completer.on_more = ls.refresh if able.get("refresh") is True else None
+    ls.status.wanted = able.get("status") is True
     ls.metrics.path = endpoint(WorkerSettings()).state / metrics.FILE
     ls.keeping = asyncio.ensure_future(ls.keep_metrics())
 
@@ -300,7 +298,7 @@ async def completion(ls: Server, params: types.CompletionParams) -> types.Comple
 @server.feature("fimble/cursor")
 async def cursor(ls: Server, params: Any) -> None:
     """The cursor has rested (`{textDocument: {uri, version}, position}`): warms the worker there."""
-    ls.will_ask_again()
+    ls.asks_again = True
     try:
         uri, version = str(params["textDocument"]["uri"]), int(params["textDocument"]["version"])
         position = types.Position(int(params["position"]["line"]), int(params["position"]["character"]))

@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
@@ -37,11 +37,6 @@ class Status:
         self._working = False
         self._timer: asyncio.TimerHandle | None = None
         self._said: dict[str, Any] = {}
-
-    def ask(self, experimental: object) -> None:
-        """Reads the client's experimental capabilities."""
-        ours = cast(dict[str, Any], experimental).get("fimble") if isinstance(experimental, dict) else None
-        self.wanted = isinstance(ours, dict) and cast(dict[str, Any], ours).get("status") is True
 
     def follow(self, state: State) -> None:
         """The worker's state has changed."""
