@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 
-from lsp_server.confidence import sure_head
+from lsp_server.confidence import sure_head, threshold_at
 from lsp_server.documents import Document
 from lsp_server.generation import Generation
-from lsp_server.suggestions import CLOSING, Region, Suggestion, loose
+from lsp_server.session import Session
+from lsp_server.suggestions import CLOSING, Region, Rest, Suggestion, loose
 from lsp_server.text import Position
 
 NEAR = 8
@@ -15,8 +18,35 @@ NEAR = 8
 _UNFINISHED_WORD = re.compile(r"\w+\Z")
 
 
-def begun(generation: Generation, document: Document, cursor: Position, threshold: float) -> Suggestion | None:
-    """The sure words at `cursor` of what has been streamed so far; None where the answer has to be waited for.
+def begun(session: Session, cursor: Position, usual: float, on_more: Callable[[], None]) -> Rest | None:
+    """What is certain to come next of the answer in hand; None where it has to be waited for.
+
+    `usual`: the confidence wanted where nothing says otherwise. Once there is an answer that says more, and nothing
+    else has been asked since, `on_more` is called.
+    """
+    running, document = session.generation, session.document
+    assert running
+    line = document.lines[cursor.line]
+    wanted = threshold_at(line[: cursor.column], running.hole.rest, usual)
+    shown = running.begun and running.begun.rest(document, cursor)
+    found = _sure_words(running, document, cursor, wanted)
+    if found and (running.begun is None or len(found.text) > len(running.begun.text)):
+        running.show_begun(found)
+        shown = found.rest(document, cursor)
+    if not shown or not shown.text:
+        return None
+    session.telling = asyncio.ensure_future(_tell(running, on_more))
+    return shown
+
+
+async def _tell(running: Generation, on_more: Callable[[], None]) -> None:
+    await running.wait()
+    if running.answer and running.begun and running.answer.text != running.begun.text:
+        on_more()
+
+
+def _sure_words(generation: Generation, document: Document, cursor: Position, threshold: float) -> Suggestion | None:
+    """The sure words at `cursor` of what has been streamed so far; None where the answer may yet be another.
 
     That is where it may be shaped by the text around it: behind the cursor, at the line's start, or when the line would
     become one that stands next to it.

@@ -247,9 +247,9 @@ class Completer:
         if remembers:
             running = session.generation
             if running and running.serves(session.document, cursor):
-                if begun := self._begun(session, cursor, running):
+                if self.on_more and (part := begun(session, cursor, self.settings.confidence, self.on_more)):
                     trace.source = "begun"
-                    return begun
+                    return part
                 trace.source = "running"
                 await self._wait(running, trace)
                 if running.error or (running.complete and running.region and running.region.start == cursor):
@@ -279,29 +279,6 @@ class Completer:
         await asyncio.sleep(self.pace.delay(self.settings.max_delay_ms / 1000))
         others = OTHERS if remembers and self.settings.speculation else 0
         return (await self._ask(session, hole, trace, alternatives=others)).answer
-
-    def _begun(self, session: Session, cursor: Position, running: Generation) -> Rest | None:
-        """What is certain to come next of an answer that is being said; the client hears when there is more."""
-        if self.on_more is None:
-            return None
-        document = session.document
-        line = document.lines[cursor.line]
-        wanted = threshold_at(line[: cursor.column], running.hole.rest, self.settings.confidence)
-        shown = running.begun and running.begun.rest(document, cursor)
-        found = begun(running, document, cursor, wanted)
-        if found and (running.begun is None or len(found.text) > len(running.begun.text)):
-            running.show_begun(found)
-            shown = found.rest(document, cursor)
-        if not shown or not shown.text:
-            return None
-        session.telling = asyncio.ensure_future(self._tell(running))
-        return shown
-
-    async def _tell(self, running: Generation) -> None:
-        """Has the client ask again once there is an answer, unless it has asked something else since."""
-        await running.wait()
-        if self.on_more and running.answer and running.begun and running.answer.text != running.begun.text:
-            self.on_more()
 
     async def _ask(self, session: Session, hole: Hole, trace: Trace, **how: Any) -> Generation:
         """Asks the model, in place of whatever it was asked of this document before."""

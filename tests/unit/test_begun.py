@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,14 +20,20 @@ def asking_again(desk: Desk) -> list[str]:
     return told
 
 
+async def answering(said: str) -> tuple[Desk, ScriptedModel, list[str], asyncio.Task[Any]]:
+    """A desk whose client asks again, once the model has said so much of an answer to its first question."""
+    desk = Desk(asked := model(steps=True), TEXT)
+    told = asking_again(desk)
+    first = desk.start(AT)
+    await settle()
+    asked.step(len(said))
+    await settle()
+    return desk, asked, told, first
+
+
 def test_who_asks_again_gets_the_sure_words_of_what_is_being_said_at_once() -> None:
     async def body() -> None:
-        desk = Desk(asked := model(steps=True), TEXT)
-        told = asking_again(desk)
-        first = desk.start(AT)
-        await settle()
-        asked.step(len("shape.wid"))
-        await settle()
+        desk, asked, told, first = await answering("shape.wid")
         at = desk.type("s", AT)
         assert await first is None
         assert await desk.text_at(at) == "hape", "the word behind it may go on"
@@ -42,12 +51,7 @@ def test_who_asks_again_gets_the_sure_words_of_what_is_being_said_at_once() -> N
 
 def test_what_is_shown_while_it_is_being_said_stays_while_it_is_typed() -> None:
     async def body() -> None:
-        desk = Desk(asked := model(steps=True), TEXT)
-        told, at = asking_again(desk), AT
-        first = desk.start(at)
-        await settle()
-        asked.step(len("shape."))
-        await settle()
+        (desk, asked, told, first), at = await answering("shape."), AT
         for key in "sha":
             at = desk.type(key, at)
             assert await desk.text_at(at) == "shape"[at - AT :]
@@ -104,12 +108,7 @@ def test_a_line_that_may_become_the_one_above_is_waited_for() -> None:
 
 def test_a_part_of_an_answer_is_forgotten_when_there_is_one() -> None:
     async def body() -> None:
-        desk = Desk(asked := model(steps=True), TEXT)
-        asking_again(desk)
-        desk.start(AT)
-        await settle()
-        asked.step(len("shape."))
-        await settle()
+        desk, asked, *_ = await answering("shape.")
         at = desk.type("s", AT)
         assert await desk.text_at(at) == "hape"
         asked.step(len(ANSWER))
@@ -124,12 +123,7 @@ def test_a_part_of_an_answer_is_forgotten_when_there_is_one() -> None:
 
 def test_a_cursor_that_goes_back_into_what_was_typed_is_not_told_it_again() -> None:
     async def body() -> None:
-        desk = Desk(asked := model(steps=True), TEXT)
-        asking_again(desk)
-        desk.start(AT)
-        await settle()
-        asked.step(len("shape."))
-        await settle()
+        desk, asked, *_ = await answering("shape.")
         desk.type("sha", AT)
         waiting = desk.start(AT + 1)
         await settle()
