@@ -15,8 +15,9 @@ from inference.checkpoint import Int8, Source
 from inference.models.attention import absorbed, expanded, inward_parts, rms_norm
 from inference.models.deepseek_v2_config import Config
 from inference.models.feed_forward import FeedForward, feed_forward
-from inference.models.few_rows import FewRows, LayerOfFew
-from inference.models.matrices import PACKED_ROWS, Matrix, buffer, embed, few_of, join, matrix, take
+from inference.models.few_rows import FewRows, LatentLayers
+from inference.models.int8_cpu import PACKED_ROWS, buffer
+from inference.models.matrices import Matrix, embed, join, matrix, packed_of, take
 from inference.models.packed_experts import PackedExperts, packed_experts, route
 from inference.models.rows import Group, Rows
 
@@ -135,24 +136,20 @@ class DeepseekV2:
 
     def _for_few_rows(self) -> FewRows | None:
         """The layers as one call, where all are dense and int8 on a CPU."""
-        c, built = self.config, list[torch.nn.Module]()
+        c = self.config
+        tensors: list[list[Tensor]] = []
+        packed: list[list[Any]] = []
         for layer in self.layers:
             if layer.query is not None or not isinstance(layer.feed, FeedForward):
                 return None
-            few = few_of([layer.down, layer.output, layer.feed.gate_up, layer.feed.down])
+            few = packed_of([layer.down, layer.output, layer.feed.gate_up, layer.feed.down])
             if few is None:
                 return None
-            built.append(
-                LayerOfFew(
-                    (layer.attention_norm, layer.latent_norm, layer.feed_norm),
-                    few,
-                    (layer.key_up, layer.value_up),
-                    (c.num_attention_heads, c.qk_rope_head_dim, c.kv_lora_rank),
-                    c.softmax_scale,
-                    (c.rms_norm_eps, LATENT_EPS),
-                )
-            )
-        return FewRows(built)
+            packed.append(few)
+            norms = [layer.attention_norm, layer.latent_norm, layer.feed_norm]
+            tensors.append([*norms, layer.key_up, layer.value_up])
+        sizes = (c.num_attention_heads, c.qk_rope_head_dim, c.kv_lora_rank)
+        return FewRows(LatentLayers(tensors, packed, sizes, c.softmax_scale, (c.rms_norm_eps, LATENT_EPS)))
 
     @torch.inference_mode()
     def forward(self, pool: Tensor, rows: Rows) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from inference.checkpoint import Source
 from inference.models.attention import gated
-from inference.models.matrices import BLOCK, Matrix, biased, join, matrix
+from inference.models.int8_cpu import BLOCK
+from inference.models.matrices import Matrix, biased, join, matrix
 
 
 @attrs.frozen

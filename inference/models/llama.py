@@ -5,6 +5,8 @@ Shapes in comments: n rows, h heads of d values in k groups.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor
@@ -14,9 +16,10 @@ from inference.models.attention import inward_parts, rms_norm
 from inference.models.feed_forward import FeedForward, feed_forward
 from inference.models.few_rows import FewRows
 from inference.models.grouped_attention import few_rows, many_rows
+from inference.models.int8_cpu import PACKED_ROWS, buffer
 from inference.models.llama_config import LlamaConfig
-from inference.models.llama_few_rows import LlamaLayerOfFew
-from inference.models.matrices import PACKED_ROWS, Biased, Matrix, biased, buffer, embed, few_of, join, matrix, take
+from inference.models.llama_few_rows import GroupedLayers
+from inference.models.matrices import Biased, Matrix, biased, embed, join, matrix, packed_of, take
 from inference.models.rows import Group, Rows
 
 MANY_ROWS = {"cpu": 24, "cuda": 64}
@@ -92,17 +95,20 @@ class Llama:
 
     def _for_few_rows(self) -> FewRows | None:
         """The layers as one call, where all are int8 on a CPU and have no biases but the usual ones."""
-        c, built = self.config, list[torch.nn.Module]()
+        c = self.config
         if c.output_bias or c.mlp_bias:
             return None
+        tensors: list[list[Tensor]] = []
+        packed: list[list[Any]] = []
         for layer in self.layers:
-            few = few_of([layer.inward, layer.output, layer.feed.gate_up, layer.feed.down])
+            few = packed_of([layer.inward, layer.output, layer.feed.gate_up, layer.feed.down])
             if few is None:
                 return None
-            bias = layer.inward.bias if isinstance(layer.inward, Biased) else None
-            norms, sizes = (layer.attention_norm, layer.feed_norm), (c.num_attention_heads, c.num_key_value_heads)
-            built.append(LlamaLayerOfFew(norms, few, bias, sizes, c.head_dim, c.rms_norm_eps))
-        return FewRows(built)
+            packed.append(few)
+            bias = layer.inward.bias if isinstance(layer.inward, Biased) else torch.zeros(1)
+            tensors.append([layer.attention_norm, layer.feed_norm, bias])
+        heads = (c.num_attention_heads, c.num_key_value_heads)
+        return FewRows(GroupedLayers(tensors, packed, heads, c.head_dim, c.rms_norm_eps))
 
     @torch.inference_mode()
     def forward(self, pool: Tensor, rows: Rows) -> Tensor:

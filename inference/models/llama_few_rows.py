@@ -1,33 +1,32 @@
-"""One layer of an int8 Llama or Qwen2 for a few rows on a CPU, in TorchScript; see `few_rows`."""
+"""All layers of an int8 Llama or Qwen2 for a few rows on a CPU, in TorchScript; see `few_rows`."""
 
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted methods.
-from typing import List, Optional, Tuple  # noqa: UP035
+from typing import List, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor
 
-from inference.models.attention import gated, inward_parts, rms_norm
+from inference.models.attention import inward_parts, rms_norm
+from inference.models.few_rows import behind_attention, parts_of
 from inference.models.grouped_attention import few_rows
+from inference.models.int8_cpu import Packed, packed_product
 
 
-class LlamaLayerOfFew(torch.nn.Module):
-    """See `few_rows.LayerOfFew`."""
+class GroupedLayers(torch.nn.Module):
+    """See `few_rows.LatentLayers`."""
 
     def __init__(
         self,
-        norms: Tuple[Tensor, Tensor],  # noqa: UP006
-        matrices: List[torch.nn.Module],  # noqa: UP006
-        bias: Optional[Tensor],  # noqa: UP045
+        tensors: List[List[Tensor]],  # noqa: UP006
+        packed: List[List[Packed]],  # noqa: UP006
         heads: Tuple[int, int],  # noqa: UP006
         head_dim: int,
         eps: float,
     ):
-        """`norms`: before attention, before the feed; `matrices`: inward, output, gate and up, down; `bias`: of the
-        first; `heads`: of queries, of keys and values."""
+        """Of each layer `tensors`: norms before attention and before the feed, bias of inward; `packed`: inward,
+        output, gate and up, down. `heads`: of queries, of keys and values."""
         super().__init__()
-        self.attention_norm, self.feed_norm = norms
-        self.inward, self.output, self.gate_up, self.down = matrices
-        self.bias = torch.zeros(1) if bias is None else bias
+        self.tensors, self.packed = tensors, packed
         self.heads, self.groups = heads
         self.head_dim, self.scale, self.eps = head_dim, head_dim**-0.5, eps
 
@@ -35,26 +34,26 @@ class LlamaLayerOfFew(torch.nn.Module):
         self,
         x: Tensor,
         rotations: Tensor,
-        pool: Tensor,
+        pools: Tensor,
         slots: Tensor,
         counts: List[int],  # noqa: UP006
         spans: List[List[Tensor]],  # noqa: UP006
         buffers: List[List[Tensor]],  # noqa: UP006
-        number: int,
     ) -> Tensor:
-        """See `few_rows.LayerOfFew`."""
-        seen = self.inward(rms_norm(x, self.attention_norm, self.eps), buffers[0]).add_(self.bias)
+        """See `few_rows.FewRows`."""
         width = self.groups * self.head_dim
-        _, turned, values = inward_parts(seen, rotations, self.heads + self.groups - 1, self.head_dim, width)
-        pool.index_copy_(0, slots, torch.cat([turned[:, self.heads :].flatten(1), values], -1))
-        outs: List[Tensor] = []  # noqa: UP006
-        at = 0
-        for count, span in zip(counts, spans):  # noqa: B905  TorchScript has no strict
-            parts: List[Tensor] = []  # noqa: UP006
-            for part in span:
-                parts.append(part[number] if part.dim() == 3 else pool.index_select(0, part))  # noqa: PERF401
-            outs.append(few_rows(turned[at : at + count, : self.heads], parts, self.groups, self.scale))
-            at += count
-        x = x + self.output(outs[0] if len(outs) == 1 else torch.cat(outs), buffers[1])
-        fed = gated(self.gate_up(rms_norm(x, self.feed_norm, self.eps), buffers[0]))
-        return x + self.down(fed, buffers[2])
+        for number in range(len(self.packed)):
+            attention_norm, feed_norm, bias = self.tensors[number]
+            inward, output, gate_up, down = self.packed[number]
+            pool = pools[number]
+            seen = packed_product(rms_norm(x, attention_norm, self.eps), buffers[0], inward).add_(bias)
+            _, turned, values = inward_parts(seen, rotations, self.heads + self.groups - 1, self.head_dim, width)
+            pool.index_copy_(0, slots, torch.cat([turned[:, self.heads :].flatten(1), values], -1))
+            outs: List[Tensor] = []  # noqa: UP006
+            at = 0
+            for count, span in zip(counts, spans):  # noqa: B905  TorchScript has no strict
+                queries = turned[at : at + count, : self.heads]
+                outs.append(few_rows(queries, parts_of(span, pool, number), self.groups, self.scale))
+                at += count
+            x = behind_attention(x, outs, feed_norm, output, gate_up, down, buffers, self.eps)
+        return x

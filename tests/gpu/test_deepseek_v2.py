@@ -17,7 +17,7 @@ from inference import starter
 from inference.checkpoint import Checkpoint, Int8
 from inference.models.deepseek_v2 import DeepseekV2
 from inference.models.deepseek_v2_config import Unsupported, config
-from inference.models.matrices import PACKED_ROWS, Int8Cpu
+from inference.models.int8_cpu import PACKED_ROWS, Int8Cpu
 from inference.models.paged_model import PagedModel
 from inference.models.rows import Group, Rows
 from inference.models.slots import Slots

@@ -113,7 +113,7 @@ def test_its_logits_are_those_of_its_weights_on_a_processor_whose_integer_produc
     script = """
 import torch
 from inference.weights import load
-from inference.models.matrices import exact
+from inference.models.int8_cpu import exact
 def logits(dtype):
     model = load("starter", "cpu", dtype, lambda stage, share: None).model
     sequence = model.begin(list(range(300, 400)), reuse=False)

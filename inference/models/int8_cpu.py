@@ -1,0 +1,173 @@
+"""Int8 matrices on a CPU, multiplied as integers.
+
+Each row's activations are taken as two int8 digits, the second worth 1/254 of the first: about 15 bits, so that answers
+are those of the float weights, and alike whatever the kernel and however many rows go together. The second digit costs
+another row of an integer product, which at few rows costs next to nothing: weights are read once.
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations of scripted functions.
+import functools
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, List  # noqa: UP035
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.checkpoint import Int8
+from inference.models.scripted import scripted
+
+PACKED_ROWS = 48
+"""Up to so many rows the packed kernel is the faster one, or close to it."""
+BLOCK = 128
+"""Rows in hand at once on a CPU: of 128 the intermediate values stay in the processor's cache; of 256 they don't, and
+their memory goes back to the system and is mapped anew at every product, which triples the time."""
+MULTIPLE = 16
+"""Rows are filled up to it for oneDNN, which makes code for every number of rows that it meets, and keeps it: of each
+matrix 0.6 MB, after 3 ms."""
+
+if TYPE_CHECKING:
+    Packed = Any
+    """A matrix as the packed kernel wants it."""
+else:
+    try:
+        Packed = torch.classes.quantized.LinearPackedParamsBase
+    except RuntimeError:  # a torch without the quantised engine packs nothing
+        Packed = Tensor
+
+
+class Int8Cpu:
+    """A `Matrix` of int8 with one scale a row.
+
+    Few rows go through the quantised engine's packed kernel where torch has one, many through oneDNN's, or where torch
+    lacks it through `torch._int_mm`. All are exact in integers where `exact` says so; then they give the same floats to
+    the last place or two.
+    """
+
+    def __init__(self, weight: Int8):
+        values, scale = weight.values.contiguous(), weight.scale.float()
+        self._size, self._outputs = values.shape[1], values.shape[0]
+        self.packed: Any = _pack(values, scale) if packs() else None
+        self._many = _for_many(values, scale)
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Matrix`. `x`: float32."""
+        rows = x.shape[0]
+        if self.packed is not None and rows <= PACKED_ROWS:
+            return packed_product(x, buffer(rows, self._size), self.packed)
+        if rows <= BLOCK:
+            missing = -rows % MULTIPLE
+            return self._many(functional.pad(x, (0, 0, 0, missing)) if missing else x)[:rows]
+        out = x.new_empty(rows, self._outputs)
+        for at in range(0, rows, BLOCK):
+            out[at : at + BLOCK] = self(x[at : at + BLOCK])
+        return out
+
+
+@scripted
+def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  # noqa: UP006
+    """[rows, in] and a `buffer` → [rows, out], by the packed kernel with what has to happen before and after it."""
+    rows, first = x.shape[0], digits[1]
+    unit = torch.add(digits[3], x.abs().amax([-1], True), alpha=1 / 127)
+    rest = x / unit
+    torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the second digit can bear
+    torch.mul(rest.sub_(first), 254.0, out=digits[2])
+    product = torch.ops.quantized.linear_dynamic(digits[0], packed)
+    return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
+
+
+def _for_many(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product with a matrix, for many rows."""
+    if not has_vnni():
+        return functools.partial(_plain, values=values, scale=scale)
+    zero = torch.zeros(len(scale), dtype=torch.int64)
+    packed = torch.ops.onednn.qlinear_prepack(values, None)
+    return functools.partial(_one_dnn, packed=packed, first=scale, second=scale / 254, zero=zero)
+
+
+@scripted
+def _one_dnn(x: Tensor, packed: Tensor, first: Tensor, second: Tensor, zero: Tensor) -> Tensor:
+    """[rows, in] → [rows, out]. The kernel takes activations as unsigned bytes, and adds the second digits' product to
+    the first's itself; `first` and `second`: the scales of each."""
+    unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
+    rest = x / unit
+    units = rest.round()
+    seconds = rest.sub_(units).mul_(254.0).round_().add_(128.0).to(torch.uint8)
+    units = torch.ops.onednn.qlinear_pointwise(
+        units.add_(128.0).to(torch.uint8), 1.0, 128, packed, first, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    both = torch.ops.onednn.qlinear_pointwise(
+        seconds, 1.0, 128, packed, second, zero, units, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
+    )
+    return both.mul_(unit)
+
+
+@scripted
+def _plain(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+    """[rows, in] → [rows, out], by torch's own integer product."""
+    unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
+    rest = x / unit
+    first = rest.round()
+    both = torch.cat([first, rest.sub_(first).mul_(254.0).round_()]).to(torch.int8)
+    product = torch._int_mm(both, values.t())  # pyright: ignore
+    units, seconds = product.chunk(2)
+    return torch.add(units.float(), seconds, alpha=1 / 254).mul_(scale).mul_(unit)
+
+
+_buffers: dict[tuple[int, int], list[Tensor]] = {}  # one engine thread uses them at a time
+
+
+def buffer(rows: int, size: int) -> list[Tensor]:
+    """For `packed_product`: a buffer [2 * rows, size + 2] for some rows' two digits, beside them the two constants that
+    `_pack` asks for; the digits' places in it; the least unit, as a row of zeros has one too."""
+    found = _buffers.get((rows, size))
+    if found is None:
+        digits = torch.zeros(2 * rows, size + 2)
+        digits[:, size], digits[:, size + 1] = 127.0, -128.0
+        least = torch.full((1, 1), 1e-30)
+        found = _buffers[rows, size] = [digits, digits[:rows, :size], digits[rows:, :size], least]
+    return found
+
+
+def packs() -> bool:
+    """Whether this torch has the packed integer kernel (x86 with fbgemm)."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def has_vnni() -> bool:
+    """Whether oneDNN's kernel is worth having."""
+    return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")  # pyright: ignore
+
+
+@functools.cache
+def exact() -> bool:
+    """Whether this processor's integer products are right: without VNNI their sums overflow 16 bits, unnoticed.
+
+    Tried with the largest numbers there are, for few rows and for many.
+    """
+    size = 1024
+    signs = torch.tensor([1, -1, 1, -1, 1, 1, -1, -1], dtype=torch.int8)
+    tried = Int8Cpu(Int8((127 * signs)[:, None].expand(8, size).contiguous(), torch.ones(8)))
+    right = (127.0 * size) * signs.float()
+    return all(torch.allclose(tried(torch.ones(rows, size)), right, rtol=1e-5) for rows in (1, PACKED_ROWS + 16))
+
+
+def _pack(values: Tensor, scale: Tensor) -> Any:
+    """The matrix as the quantised engine wants it, with two inputs more of weight 0.
+
+    They are held at 127 and -128, so that the kernel, which takes its scale from the least and the greatest value
+    of all rows, takes exactly 1, and a row's result can't depend on its neighbours.
+    """
+    padded = functional.pad(values, (0, 2))
+    zeros = torch.zeros(len(values), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantised tensors are deprecated; `packs` sees when they are gone
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
+        try:
+            quantised = torch._make_per_channel_quantized_tensor(padded, scale.double(), zeros, 0)  # pyright: ignore
+            return torch.ops.quantized.linear_prepack(quantised, None)
+        finally:
+            torch.backends.quantized.engine = before
