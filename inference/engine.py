@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from inference.allocator import Allocator
 from inference.beginnings import Beginnings, refusal
 from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, milliseconds
@@ -54,6 +55,7 @@ class Engine:
         self._drafts = Drafts() if drafts and model.cuts else None
         self._costs = Costs(model.costs)
         self._decoding = Decoding(tokens, model.device, model.window)
+        self._allocator = Allocator()
         self._inbox: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -93,9 +95,13 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._inbox or self._choices or self._closed)
+                idle = not self._wake.wait_for(
+                    lambda: self._inbox or self._choices or self._closed, self._allocator.due()
+                )
                 arrived = list(self._inbox)
                 self._inbox.clear()
+            if idle:
+                self._allocator.give_back()
             if self._closed:
                 break
             self._drop_cancelled()
@@ -168,6 +174,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
         self.counts["steps"] += 1
+        self._allocator.used()
         self.step_seconds += time.perf_counter() - began
         self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
         at = 0
