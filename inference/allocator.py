@@ -10,10 +10,8 @@ import ctypes
 import sys
 import time
 
-IDLE = 0.1
-"""Seconds without work after which it is done: giving back takes up to 20 ms."""
 EVERY = 30.0
-"""Seconds between two times."""
+"""Seconds between two times, as each takes up to 20 ms."""
 
 
 class Allocator:
@@ -31,13 +29,13 @@ class Allocator:
         self._used = True
 
     def due(self) -> float | None:
-        """After how many seconds without work to call `give_back`; None: there is nothing to give back."""
+        """After how many seconds the next time is; None: not before something was computed."""
         if self._trim is None or not self._used:
             return None
-        return max(IDLE, self._last + EVERY - time.monotonic())
+        return max(0.0, self._last + EVERY - time.monotonic())
 
     def give_back(self) -> None:
-        """Gives back every whole page that is free."""
-        if self._trim is not None:
+        """Gives back every whole page that is free, if it is due. For a moment in which nobody waits."""
+        if self._trim is not None and self.due() == 0:
             self._trim(0)
-        self._last, self._used = time.monotonic(), False
+            self._last, self._used = time.monotonic(), False

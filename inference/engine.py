@@ -95,13 +95,9 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._wake:
-                idle = not self._wake.wait_for(
-                    lambda: self._inbox or self._choices or self._closed, self._allocator.due()
-                )
+                self._wake.wait_for(lambda: self._inbox or self._choices or self._closed, self._allocator.due())
                 arrived = list(self._inbox)
                 self._inbox.clear()
-            if idle:
-                self._allocator.give_back()
             if self._closed:
                 break
             self._drop_cancelled()
@@ -111,6 +107,8 @@ class Engine:
                 self._settle(*self._ahead)
             elif choices := self._chosen():
                 self._turn(choices)
+            if not any(choice.urgent for choice in self._choices):
+                self._allocator.give_back()
         for choice in list(self._choices):
             self._end(choice, "cancelled")
 

@@ -45,7 +45,7 @@ def test_an_engine_without_work_gives_back_what_is_free(monkeypatch: pytest.Monk
         engine.close()
 
 
-def test_nothing_is_due_before_something_was_computed_nor_twice_in_a_row() -> None:
+def test_nothing_is_due_before_something_was_computed_nor_twice_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = Allocator()
     assert tried.due() is None
     tried.used()
@@ -55,6 +55,9 @@ def test_nothing_is_due_before_something_was_computed_nor_twice_in_a_row() -> No
     due = tried.due()
     assert due is not None
     assert allocator.EVERY - 1 < due <= allocator.EVERY
+    tried.give_back()
+    assert tried.due() is not None, "not yet"
+    monkeypatch.setattr(allocator, "EVERY", 0.0)
     tried.give_back()
     assert tried.due() is None
     tried.used()
