@@ -116,18 +116,21 @@ def _plain(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
     return torch.add(units.float(), seconds, alpha=1 / 254).mul_(scale).mul_(unit)
 
 
-_buffers: dict[tuple[int, int], list[Tensor]] = {}  # one engine thread uses them at a time
+_buffers: dict[int, Tensor] = {}  # one engine thread uses them at a time
+_views: dict[tuple[int, int], list[Tensor]] = {}
 
 
 def buffer(rows: int, size: int) -> list[Tensor]:
     """For `packed_product`: a buffer [2 * rows, size + 2] for some rows' two digits, beside them the two constants that
     `_pack` asks for; the digits' places in it; the least unit, as a row of zeros has one too."""
-    found = _buffers.get((rows, size))
+    found = _views.get((rows, size))
     if found is None:
-        digits = torch.zeros(2 * rows, size + 2)
-        digits[:, size], digits[:, size + 1] = 127.0, -128.0
+        if size not in _buffers:  # one for all numbers of rows
+            _buffers[size] = torch.zeros(2 * PACKED_ROWS, size + 2)
+            _buffers[size][:, size], _buffers[size][:, size + 1] = 127.0, -128.0
+        digits = _buffers[size][: 2 * rows]
         least = torch.full((1, 1), 1e-30)
-        found = _buffers[rows, size] = [digits, digits[:rows, :size], digits[rows:, :size], least]
+        found = _views[rows, size] = [digits, digits[:rows, :size], digits[rows:, :size], least]
     return found
 
 

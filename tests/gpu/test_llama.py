@@ -22,9 +22,9 @@ from transformers import (
 
 from inference.checkpoint import Checkpoint, Int8
 from inference.memory import weight_bytes
+from inference.models.int8_cpu import PACKED_ROWS
 from inference.models.llama import Llama
 from inference.models.llama_config import config, shapes
-from inference.models.int8_cpu import PACKED_ROWS
 from inference.models.paged_model import PagedModel
 from inference.models.rope import Unsupported
 from inference.models.rows import Group, Rows
