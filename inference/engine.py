@@ -1,8 +1,7 @@
 """The step loop: one thread that owns the model and advances everybody's completions one forward at a time.
 
-Each turn: take what was submitted and cancelled, choose rows (decode steps of all with their drafts, then one chunk of
-the newest prompt; background work only when nothing else runs), one forward, publish. Cancelled work stops at the next
-turn.
+Each turn: take what was submitted and cancelled, choose rows (see `schedule`; decode steps with their drafts), one
+forward, publish. Cancelled work stops at the next turn.
 """
 
 from __future__ import annotations
@@ -26,14 +25,12 @@ from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
 from inference.memory import ran_out
 from inference.models import Best, Model
 from inference.prefix_cache import OutOfSlots
-from inference.requests import Request, TextRequest
+from inference.requests import Request
+from inference.schedule import chosen, is_scored
 from inference.tokens import Markers, Tokens
 from inference.wire import End, EndReason, Failure
 
 log = logging.getLogger(__name__)
-
-SCORED = 256
-"""Most tokens of a forward whose prompt is scored: each has a row of logits over the whole vocabulary."""
 
 
 class Engine:
@@ -105,7 +102,7 @@ class Engine:
                 self._admit(ticket)
             if self._ahead:
                 self._settle(*self._ahead)
-            elif choices := self._chosen():
+            elif choices := chosen(self._choices, self._model, waiting=bool(self._inbox)):
                 self._turn(choices)
             if not any(choice.urgent for choice in self._choices):
                 self._allocator.give_back()
@@ -140,25 +137,9 @@ class Engine:
             if older.session == request.session and not warming:
                 self._end(choice, "superseded")
 
-    def _chosen(self) -> list[tuple[Choice, int]]:
-        """What the next forward computes, drafts aside: (choice, tokens)."""
-        wanted = [c for c in self._choices if c.urgent]
-        if not wanted:  # background work, one request at a time
-            newest = max((c.ticket for c in self._choices), key=lambda ticket: ticket.submitted, default=None)
-            wanted = [c for c in self._choices if c.ticket is newest]
-        rows = [(choice, 1) for choice in wanted if choice.to_compute == 1]
-        prompts = [choice for choice in wanted if choice.to_compute > 1]
-        if prompts:
-            newest = prompts[-1]
-            most = self._model.chunk if rows or len(self._choices) > 1 or self._inbox else self._model.longest_chunk
-            most = min(most, SCORED) if _is_scored(newest) else most
-            parts = -(-newest.to_compute // most)  # alike in size, as each is what a cancellation waits for
-            rows.append((newest, -(-newest.to_compute // parts)))
-        return rows
-
-    def _turn(self, chosen: list[tuple[Choice, int]]) -> None:
-        rows = [self._row(choice, count, len(chosen)) for choice, count in chosen]
-        choices = [choice for choice, _ in chosen]
+    def _turn(self, wanted: list[tuple[Choice, int]]) -> None:
+        rows = [self._row(choice, count, len(wanted)) for choice, count in wanted]
+        choices = [choice for choice, _ in wanted]
         began = time.perf_counter()
         try:
             logits, best = self._model.forward(rows), self._model.best
@@ -166,9 +147,9 @@ class Engine:
                 self._go_on(choices)
                 best.at(0)  # here it waits, and here a device says what went wrong
         except OutOfSlots as error:  # the largest request fails, the others go on without it
-            for choice, _ in chosen:
+            for choice, _ in wanted:
                 self._take_back_draft(choice)
-            return self._fail([max((choice for choice, _ in chosen), key=lambda c: len(c.sequence.ids))], error)
+            return self._fail([max((choice for choice, _ in wanted), key=lambda c: len(c.sequence.ids))], error)
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
         self.counts["steps"] += 1
@@ -176,7 +157,7 @@ class Engine:
         self.step_seconds += time.perf_counter() - began
         self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
         at = 0
-        for (choice, count), (_, _, outputs) in zip(chosen, rows, strict=True):
+        for (choice, count), (_, _, outputs) in zip(wanted, rows, strict=True):
             self._try_to_advance(choice, count, [Output(logits[i], best, i) for i in range(at, at + outputs)])
             at += outputs
         return None
@@ -229,7 +210,7 @@ class Engine:
         """A sequence, its tokens to compute, and after how many of them logits are wanted; appends a draft."""
         sequence = choice.sequence
         complete = count == choice.to_compute
-        scored = _is_scored(choice)
+        scored = is_scored(choice)
         choice.draft = self._draft(choice, others) if complete and not scored else None
         if scored:
             sequence.allowed = None
@@ -264,7 +245,7 @@ class Engine:
         if choice.decoded == 0:
             choice.prefilled += count
             self.counts["prefilled"] += count
-        if _is_scored(choice):
+        if is_scored(choice):
             self._score(choice, outputs)
             outputs = outputs[-1:]
         if choice.to_compute > 0:
@@ -379,9 +360,3 @@ class Engine:
 
     def _out_of_memory(self, error: Exception) -> str:
         return str(error) if isinstance(error, OutOfSlots) else ran_out(self._model.device, self._model.dtype, error)
-
-
-def _is_scored(choice: Choice) -> bool:
-    """Whether what is computed for it now is a prompt whose tokens are asked for."""
-    request = choice.ticket.request
-    return isinstance(request, TextRequest) and request.score_prompt and choice.decoded == 0

@@ -22,7 +22,7 @@ from lsp_server.asking import OTHERS, Asking
 from lsp_server.backends.worker import Lost, Refused
 from lsp_server.begun import begun
 from lsp_server.confidence import sure_part, threshold_at
-from lsp_server.generation import Generation, suggested
+from lsp_server.generation import Generation
 from lsp_server.hole import Hole
 from lsp_server.menu import Selected, for_menu, with_selected
 from lsp_server.metrics import Metrics
@@ -31,7 +31,7 @@ from lsp_server.request import Backend, Trace, fim_request, milliseconds
 from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import ALL, Shaping
-from lsp_server.suggestions import Rest, Suggestion
+from lsp_server.suggestions import Rest, Suggestion, suggested
 from lsp_server.text import Position
 
 FREE = ("suggestion", "cache", "begun")

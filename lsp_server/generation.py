@@ -21,7 +21,7 @@ from lsp_server.session import Session
 from lsp_server.settings import Settings
 from lsp_server.shaping import Shaping
 from lsp_server.stops import stops_for
-from lsp_server.suggestions import CLOSING, Region, Rest, Suggestion, common, is_subsequence
+from lsp_server.suggestions import CLOSING, Region, Rest, Suggestion, common, is_subsequence, replaced
 from lsp_server.text import Edit, Position
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class Generation:
         end = Position(line, column + answer.covers - len(self.hole.closers))
         if end < start:
             return None
-        found = Suggestion(answer.text, Region(start, end), covered(self.hole, answer), answer.said, answer.ended)
+        found = Suggestion(answer.text, Region(start, end), replaced(self.hole, answer), answer.said, answer.ended)
         if self.begun and answer.text.startswith(self.begun.text):  # what is shown stays
             found.visible = len(self.begun.text)
         return found
@@ -336,18 +336,6 @@ class Generation:
             max_lines=settings.max_lines,
             statements=self.shaping.closing,
         )
-
-
-def covered(hole: Hole, answer: Rest) -> str:
-    """The text after the cursor that an answer replaces."""
-    return (hole.closers + hole.rest)[: answer.covers]
-
-
-def suggested(hole: Hole, answer: Rest) -> Suggestion:
-    """An answer in a document as it was when the hole was cut."""
-    line, column = hole.cursor
-    region = Region(hole.cursor, Position(line, column + answer.covers))
-    return Suggestion(answer.text, region, covered(hole, answer), answer.said, answer.ended)
 
 
 def _region_of(hole: Hole) -> Region:

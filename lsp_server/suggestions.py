@@ -12,7 +12,7 @@ from collections import deque
 
 import attrs
 
-from lsp_server.hole import Text
+from lsp_server.hole import Hole, Text
 from lsp_server.text import Edit, Position
 
 CLOSING = ")]}\"'`"
@@ -197,3 +197,15 @@ def common(a: str, b: str) -> int:
     """The length of the longest beginning of both."""
     most = min(len(a), len(b))
     return next((i for i in range(most) if a[i] != b[i]), most)
+
+
+def replaced(hole: Hole, answer: Rest) -> str:
+    """The text after the cursor that an answer replaces."""
+    return (hole.closers + hole.rest)[: answer.covers]
+
+
+def suggested(hole: Hole, answer: Rest) -> Suggestion:
+    """An answer in a document as it was when the hole was cut."""
+    line, column = hole.cursor
+    region = Region(hole.cursor, Position(line, column + answer.covers))
+    return Suggestion(answer.text, region, replaced(hole, answer), answer.said, answer.ended)
