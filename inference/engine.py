@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from inference.allocator import Allocator
 from inference.beginnings import Beginnings, refusal
 from inference.branches import Branches
 from inference.choice import Choice, Sink, Ticket, milliseconds
@@ -52,7 +51,6 @@ class Engine:
         self._drafts = Drafts() if drafts and model.cuts else None
         self._costs = Costs(model.costs)
         self._decoding = Decoding(tokens, model.device, model.window)
-        self._allocator = Allocator()
         self._inbox: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -92,7 +90,7 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._inbox or self._choices or self._closed, self._allocator.due())
+                self._wake.wait_for(lambda: self._inbox or self._choices or self._closed)
                 arrived = list(self._inbox)
                 self._inbox.clear()
             if self._closed:
@@ -104,8 +102,6 @@ class Engine:
                 self._settle(*self._ahead)
             elif choices := chosen(self._choices, self._model, waiting=bool(self._inbox)):
                 self._turn(choices)
-            if not any(choice.urgent for choice in self._choices):
-                self._allocator.give_back()
         for choice in list(self._choices):
             self._end(choice, "cancelled")
 
@@ -153,7 +149,6 @@ class Engine:
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
         self.counts["steps"] += 1
-        self._allocator.used()
         self.step_seconds += time.perf_counter() - began
         self._costs.saw(sum(count for _, count, _ in rows), milliseconds(time.perf_counter() - began))
         at = 0
