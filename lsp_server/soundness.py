@@ -11,6 +11,7 @@ import time
 
 from tree_sitter import Node, Parser, Tree
 
+from lsp_server.handed import handed
 from lsp_server.languages import Language, grammar_of
 from lsp_server.window import Window
 
@@ -52,7 +53,7 @@ class Soundness:
         halted = False
 
         def read(byte: int, _: object) -> bytes:
-            return data[byte : byte + _BYTES_READ]
+            return handed(data[byte : byte + _BYTES_READ])
 
         def halt(_byte: int, _has_error: bool) -> bool:
             nonlocal halted

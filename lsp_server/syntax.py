@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tree_sitter import Parser, Point, Tree
 
+from lsp_server.handed import handed
 from lsp_server.languages import Inside, Language, grammar_of
 from lsp_server.text import Edit, Position
 
@@ -70,7 +71,7 @@ class Reader:
         text = "\n".join(lines[row:end])
         if end < len(lines):
             text += "\n"
-        return text.encode("utf-8", "surrogatepass")[column : column + _BYTES_READ]
+        return handed(text.encode("utf-8", "surrogatepass")[column : column + _BYTES_READ])
 
 
 class SyntaxTree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import tracemalloc
 import weakref
 from types import SimpleNamespace
 
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from lsp_server import syntax
 from lsp_server.languages import grammar_of, language_of
+from lsp_server.soundness import Soundness
 from lsp_server.syntax import SyntaxTree
 from lsp_server.text import Edit, Position
+from lsp_server.window import Window
 
 CURSOR = "‸"
 
@@ -193,8 +196,9 @@ class Watching(syntax.Reader):
     pieces: list[bytes]
 
     def __call__(self, _byte: int, point: tree_sitter.Point) -> bytes:
-        self.pieces.append(super().__call__(_byte, point))
-        return self.pieces[-1]
+        piece = super().__call__(_byte, point)
+        self.pieces.append(bytes(piece))  # a copy: the next one takes its place
+        return piece
 
 
 class Watched(SyntaxTree):
@@ -255,6 +259,39 @@ def test_what_was_parsed_is_freed_with_its_document() -> None:
     del document, tree, other
     gc.collect()
     assert [ref() for ref in left] == [None] * 3
+
+
+def test_what_the_parser_has_read_is_not_kept() -> None:
+    document, tree = parsed("python", "x = 1\n" * 2000)
+    around = Window(["y = 2"] * 100, "", [], from_start=True, to_end=True, first=0)
+
+    def work() -> int:
+        """Bytes that are in use after some work."""
+        for i in range(200):
+            tree.edit(document.replace(6 * i, 6 * i + 1, "y"))
+            assert tree.parse()
+            assert Soundness(language_of("python", ""), around, 0).errors() == 0
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = work()
+        assert work() - before < 20_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_documents_that_are_parsed_in_turns_do_not_read_each_other() -> None:
+    texts = {"python": LONG, "javascript": "function f(a) { return [a, `b ${a}`]; }\n" * 800}
+    trees = {language: opened(language, text)[1] for language, text in texts.items()}
+    left, turns = list(trees.values()), 0
+    while left:
+        left = [tree for tree in left if not tree.parse(0)]
+        turns += len(left) == 2
+    assert turns > 20
+    for language, text in texts.items():
+        assert nodes(trees[language].tree) == nodes(from_scratch(language, text))
 
 
 def slices(tree: SyntaxTree, budget_s: float = 0) -> int:
