@@ -144,17 +144,17 @@ class Bench:
             "absorb": c.num_attention_heads * c.qk_nope_head_dim * c.kv_lora_rank * 2,
             "attend": CONTEXT * c.latent * 2,
             "expand": c.num_attention_heads * c.v_head_dim * c.kv_lora_rank * 2,
-            "output": c.hidden_size * c.num_attention_heads * c.v_head_dim * item,
-            "shared": wide * c.n_shared_experts * 2 // 3 + c.n_routed_experts * c.hidden_size * 4,
-            "routed": wide * c.num_experts_per_tok * 2 // 3,
-            "down": wide * (c.num_experts_per_tok + c.n_shared_experts) // 3,
+            "output": c.hidden_size * (c.num_attention_heads * c.v_head_dim * item + c.n_routed_experts * 4),
+            "experts": wide * (c.num_experts_per_tok + c.n_shared_experts) * 2 // 3,
+            "experts_down": wide * (c.num_experts_per_tok + c.n_shared_experts) // 3,
         }
         steps = self.steps()
         self.fill(steps, 1)
         steps.run(1)
         for name, size in read.items():
             launch = getattr(steps, name)
-            graph = _graph(lambda launch=launch: [launch(1, i) for i in range(1, c.num_hidden_layers)])
+            row = () if name.startswith("experts") else (1,)
+            graph = _graph(lambda launch=launch, row=row: [launch(*row, i) for i in range(1, c.num_hidden_layers)])
             us = timed(graph.replay) * 1000 / (c.num_hidden_layers - 1)
             floor = size / self.copied * 1e6
             found.append(
@@ -191,6 +191,8 @@ class Bench:
 
     def _experts(self, steps: Steps, rows: int) -> float:
         """Distinct routed experts that the rows visit, on average over the layers."""
+        if rows == 1:
+            return self.shape.num_experts_per_tok
         counts = [steps.chosen_experts for name in steps.launches(rows) if name == "routed"]
         return sum(counts) / len(counts)
 

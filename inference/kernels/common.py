@@ -5,7 +5,7 @@
 A norm is one factor a row, so it may as well come last: whoever writes the residual stream also writes it times the
 next norm's gain, in the model's type, and each tile's sum of squares. Under programmatic dependent launch a kernel
 comes up before the one before it ends. Sums over a row's values are taken in float64, where they don't depend on how
-the compiler lays the values out, and with that on the number of rows.
+the compiler lays the values out, and with that on the number of rows; a tile's sum is kept in float32.
 """
 
 import os
@@ -60,23 +60,27 @@ def nearly_done(PDL: tl.constexpr):
 
 
 @triton.jit
+def wait_for(at):
+    """Returns when the number there is no longer 0; what was written before may then be read."""
+    while _acquired(at) == 0:
+        pass
+
+
+@triton.jit
+def _acquired(at):
+    if COMPILED:
+        return tl.inline_asm_elementwise(
+            "ld.acquire.gpu.global.b32 $0, [$1];", "=r,l", [at], dtype=tl.int32, is_pure=False, pack=1
+        )
+    else:
+        return tl.load(at)
+
+
+@triton.jit
 def norm_factor(squares_at, m, rows, eps, K: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr):
     """1 / root mean square of each row, [BM], from the sums of its tiles."""
     tile = tl.arange(0, WIDE)
     sums = tl.load(
         squares_at + m[:, None] * TILES + tile[None, :], mask=(m < rows)[:, None] & (tile < TILES)[None, :], other=0.0
     )
-    return tl.rsqrt((tl.sum(sums, 1) / K).to(tl.float32) + eps)
-
-
-@triton.jit
-def add_residual(acc, stream_at, scaled_at, squares_at, gain_at, n, m, rows, N: tl.constexpr):
-    """stream += acc [BN, BM], and what the next norm needs of it."""
-    inside = (m < rows)[None, :] & (n < N)[:, None]
-    at = m[None, :] * N + n[:, None]
-    x = acc + tl.load(stream_at + at, mask=inside, other=0.0)
-    tl.store(stream_at + at, x, mask=inside)
-    gain = tl.load(gain_at + n, mask=n < N, other=0.0).to(tl.float32)
-    tl.store(scaled_at + at, (x * gain[:, None]).to(scaled_at.dtype.element_ty), mask=inside)
-    squares = tl.sum(tl.where(inside, x * x, 0.0).to(tl.float64), 0)
-    tl.store(squares_at + m * tl.num_programs(0) + tl.program_id(0), squares, mask=m < rows)
+    return tl.rsqrt((tl.sum(sums.to(tl.float64), 1) / K).to(tl.float32) + eps)

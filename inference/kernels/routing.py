@@ -51,6 +51,37 @@ def route(
 
 
 @triton.jit
+def choose_one(
+    parts_at,
+    active_at,
+    shares_at,
+    norm,
+    factor,
+    E: tl.constexpr,
+    TOP: tl.constexpr,
+    SHARED: tl.constexpr,
+    ALL: tl.constexpr,
+    TILES: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The choice of a row alone, by one program, from parts of the scores, [TILES, E]: of equals the first; a score that
+    is no number comes last.
+    """
+    e, tile = tl.arange(0, ALL), tl.arange(0, WIDE)
+    there = (tile < TILES)[:, None] & (e < E)[None, :]
+    scores = tl.sum(tl.load(parts_at + tile[:, None] * E + e[None, :], mask=there, other=0.0), 0) * norm
+    scores = tl.where((scores == scores) & (e < E), scores, float("-inf"))
+    mine, others = scores[:, None], scores[None, :]
+    rank = tl.sum(((others > mine) | ((others == mine) & (e[None, :] < e[:, None]))).to(tl.int32), 1)
+    chosen = (rank < TOP) & (e < E)
+    shares = tl.exp(scores - tl.max(scores, 0))
+    shares /= tl.sum(shares, 0)
+    tl.store(shares_at + e, tl.where(chosen, shares * factor, 0.0), mask=e < E)
+    tl.store(active_at + rank, e, mask=chosen)
+    tl.store(active_at + TOP + e, E + e, mask=e < SHARED)
+
+
+@triton.jit
 def choose(
     scores_at,
     shares_at,

@@ -8,7 +8,7 @@ T is the model's type. Shapes: m rows, n outputs, k inputs.
 import triton
 import triton.language as tl
 
-from inference.kernels.common import add_residual, begin, halves, nearly_done, norm_factor
+from inference.kernels.common import begin, halves, nearly_done, norm_factor
 from inference.kernels.routing import scores
 
 
@@ -17,7 +17,7 @@ def linear(
     x_at,  # T [m, k]
     weight_at,  # [n, k], T or int8
     scale_at,  # float32 [n], if INT8
-    squares_at,  # float64 [m, TILES]: of x's rows before the gain
+    squares_at,  # float32 [m, TILES]: of x's rows before the gain
     out_at,  # [m, n]: written
     rows,
     N,
@@ -52,7 +52,7 @@ def linear_add(
     scale_at,  # float32 [n], if INT8
     stream_at,  # float32 [m, n]: added to
     scaled_at,  # T [m, n]: written, the stream times the next norm's gain
-    squares_at,  # float64 [m, n / BN]: written, its sums of squares
+    squares_at,  # float32 [m, n / BN]: written, its sums of squares
     gain_at,  # [n]
     rows,
     N: tl.constexpr,
@@ -72,7 +72,20 @@ def linear_add(
     nearly_done(PDL)
     if INT8:
         acc *= tl.load(scale_at + n, mask=n < N, other=0.0)[:, None]
-    add_residual(acc, stream_at, scaled_at, squares_at, gain_at, n, m, rows, N)
+    _add_residual(acc, stream_at, scaled_at, squares_at, gain_at, n, m, rows, N)
+
+
+@triton.jit
+def _add_residual(acc, stream_at, scaled_at, squares_at, gain_at, n, m, rows, N: tl.constexpr):
+    """stream += acc [BN, BM], and what the next norm needs of it."""
+    inside = (m < rows)[None, :] & (n < N)[:, None]
+    at = m[None, :] * N + n[:, None]
+    x = acc + tl.load(stream_at + at, mask=inside, other=0.0)
+    tl.store(stream_at + at, x, mask=inside)
+    gain = tl.load(gain_at + n, mask=n < N, other=0.0).to(tl.float32)
+    tl.store(scaled_at + at, (x * gain[:, None]).to(scaled_at.dtype.element_ty), mask=inside)
+    squares = tl.sum(tl.where(inside, x * x, 0.0).to(tl.float64), 0)
+    tl.store(squares_at + m * tl.num_programs(0) + tl.program_id(0), squares.to(tl.float32), mask=m < rows)
 
 
 @triton.jit
@@ -103,7 +116,7 @@ def _product(
 @triton.jit(do_not_specialize=["rows"])
 def gated(
     x_at,  # T [m, k]: the residual stream times the norm's gain
-    squares_at,  # float64 [m, TILES]: of the stream's rows
+    squares_at,  # float32 [m, TILES]: of the stream's rows
     weight_at,  # [experts, 2 * n, k], T or int8: gate rows, then up rows
     scale_at,  # float32 [experts, 2 * n], if INT8
     active_at,  # int32: the experts that some row chose, if ROUTED
@@ -222,7 +235,7 @@ def join(
     shares_at,  # float32 [m, E]
     stream_at,  # float32 [m, n]: added to
     scaled_at,  # T [m, n]: written, the stream times the next norm's gain
-    squares_at,  # float64 [m, n / BN]: written, its sums of squares
+    squares_at,  # float32 [m, n / BN]: written, its sums of squares
     gain_at,  # [n]
     rows,
     N: tl.constexpr,
@@ -253,4 +266,4 @@ def join(
     gain = tl.load(gain_at + n, mask=n < N, other=0.0).to(tl.float32)
     tl.store(scaled_at + row * N + n, (x * gain).to(scaled_at.dtype.element_ty), mask=n < N)
     squares = tl.sum(tl.where(n < N, x * x, 0.0).to(tl.float64), 0)
-    tl.store(squares_at + row * tl.num_programs(1) + tile, squares)
+    tl.store(squares_at + row * tl.num_programs(1) + tile, squares.to(tl.float32))

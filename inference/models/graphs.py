@@ -63,7 +63,9 @@ class Graphs:
 
     def __init__(self, model: DeepseekV2, pool: Tensor, window: int, spare: int):
         """`spare`: a slot of the pool that no token has, for rows that only fill a step up."""
-        self._steps = Steps(model, pool, SEQUENCES + 1, window)
+        self._asked = torch.zeros(RING, 6, MOST, dtype=torch.int32).pin_memory()
+        self._answered = torch.zeros(RING, 2, MOST, dtype=torch.int32).pin_memory()
+        self._steps = Steps(model, pool, SEQUENCES + 1, window, asked=self._asked, answered=self._answered)
         self._spare = spare
         self._free = list(range(SEQUENCES))
         self._left: dict[
@@ -71,9 +73,7 @@ class Graphs:
         ] = {}  # what stands in rows of the table that are free: the slots of one that ended
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._masks: LRUCache[int, tuple[int, Tensor]] = LRUCache(MASKS)
-        self._inputs = [torch.zeros_like(self._steps.inputs, device="cpu").pin_memory() for _ in range(RING)]
-        self._results = [torch.zeros_like(self._steps.results, device="cpu").pin_memory() for _ in range(RING)]
-        self._turn = itertools.cycle(range(RING))
+        self._turn = 0
         self._done: list[torch.cuda.Event | None] = [None] * RING
         self._outputs: list[int] = []
         self.costs: list[float] = []
@@ -87,15 +87,15 @@ class Graphs:
         with ThreadPoolExecutor(8) as pool:  # the compiler leaves Python alone for most of its time
             for done, _ in enumerate(pool.map(steps.compile, (1, 2, 32, 64))):
                 progress(done / 4 * 0.7)
-        steps.inputs.zero_()
-        steps.inputs[2:4] = torch.tensor([[self._spare], [SEQUENCES]], dtype=torch.int32)
-        steps.inputs[4] = -1
+        self._asked[:, 2:4] = torch.tensor([[self._spare], [SEQUENCES]], dtype=torch.int32)
+        self._asked[:, 4] = -1
         timed: dict[int, float] = {}
         for done, size in enumerate(SIZES):
-            steps.inputs[5, 0] = size
+            self._asked[:, 5, 0] = size
             self._graphs[size] = self._capture(size)
             timed[size] = self._time(self._graphs[size])
             progress(0.7 + 0.3 * done / len(SIZES))
+        steps.turn.zero_()
         self.costs = [timed[_size(rows)] for rows in range(1, MOST + 1)]
 
     def _capture(self, size: int) -> torch.cuda.CUDAGraph:
@@ -162,21 +162,19 @@ class Graphs:
         return self._start(tokens, [None] * len(tokens))
 
     def _start(self, tokens: list[list[int]], allowed: list[Tensor | None]) -> Best:
-        turn, live = next(self._turn), len(tokens)
+        turn, live = self._turn, len(tokens)
         if before := self._done[turn]:
             before.synchronize()
         size = _size(live)
         tokens += [[0, 0, self._spare, SEQUENCES, -1]] * (size - live)
-        host = self._inputs[turn]
-        host[:5, :size] = torch.tensor(tokens, dtype=torch.int32).T
-        host[5, 0] = live
-        self._steps.inputs.copy_(host, non_blocking=True)
+        asked, answered = self._asked[turn], self._answered[turn]
+        asked[:5, :size] = torch.tensor(tokens, dtype=torch.int32).T
+        asked[5, 0] = live
         self._graphs[size].replay()
+        self._turn = (turn + 1) % RING  # as the device counts: nothing fails from here on
         done = self._done[turn] = torch.cuda.Event()
-        results = self._results[turn]
-        results.copy_(self._steps.results, non_blocking=True)
         done.record()
-        return Best(results[0], results[1].view(torch.float32), self._outputs, allowed, done)
+        return Best(answered[0], answered[1].view(torch.float32), self._outputs, allowed, done)
 
     def _place(self, sequence: Running, length: int) -> None:
         """Sees to it that the first `length` of a sequence's slots stand in the table."""

@@ -5,7 +5,6 @@ Shapes of buffers stand beside them: M rows at most, h heads, c values of a late
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from inference import kernels
 from inference.models.deepseek_v2 import DeepseekV2, Layer
 from inference.models.feed_forward import FeedForward
 from inference.models.matrices import Floating, Int8Weights, Matrix
-from inference.models.packed_experts import PackedExperts
 from inference.models.sizes import power_of_two, tiles
 from inference.models.step_tiles import (
     INT8_TILES,
@@ -37,9 +35,22 @@ KERNELS: Any = kernels  # the compiler's language has no types
 class Launches:
     """The buffers of one model's steps over one pool, and how its kernels are launched."""
 
-    def __init__(self, model: DeepseekV2, pool: Tensor, sequences: int, window: int, *, pdl: bool | None = None):
+    def __init__(
+        self,
+        model: DeepseekV2,
+        pool: Tensor,
+        sequences: int,
+        window: int,
+        *,
+        asked: Tensor | None = None,
+        answered: Tensor | None = None,
+        pdl: bool | None = None,
+    ):
         """`pool`: [layers, slots, c + r]; `sequences`: rows of the table of slots; `window`: its width.
 
+        `asked`, `answered`: int32 [turns, 6, MOST] and [turns, 2, MOST] in the host's pinned memory. Each step takes
+        its inputs from one and puts its tokens and log-probabilities in the other, turn after turn; without them it
+        finds its inputs in `inputs`.
         `pdl`: programmatic dependent launch; by default where the device has it (9.0 and newer).
         """
         c, device = model.config, pool.device
@@ -64,7 +75,7 @@ class Launches:
         self.masks = room(MASKS, c.vocab_size, dtype=torch.uint8)
         self._stream = room(MOST, c.hidden_size, dtype=f32)
         self._scaled = room(MOST, c.hidden_size)  # times the next norm's gain
-        self._squares = room(MOST, c.hidden_size // 2, dtype=torch.float64)
+        self._squares = room(MOST, c.hidden_size // 2, dtype=f32)
         self._inward = room(MOST, model.inward_size)
         self._queries = room(MOST, h, latent)
         self._partial = room(MOST, SPLITS, h, c.kv_lora_rank)
@@ -76,21 +87,21 @@ class Launches:
         self._scores = room(MOST, max(1, c.n_routed_experts), dtype=f32)
         self._shares = room(MOST, max(1, c.n_routed_experts), dtype=f32)
         self._active = room(2 * everyone + 16, dtype=i32)
-        self._count = room(3, dtype=i32)
+        self._count = room(2, dtype=i32)
+        # Of a row alone: the router's scores as sums over tiles, and whether each layer's experts are chosen.
+        self._score_parts = room(tiles(c.hidden_size, 2), max(1, c.n_routed_experts), dtype=f32)
+        self._chosen = room(c.num_hidden_layers, dtype=i32)
         self.logits = room(MOST, c.vocab_size, dtype=f32)
         self._blocks = tiles(c.vocab_size, 2048)
         self._best = room(MOST, self._blocks, 3, dtype=f32)
-        self.results = room(2, MOST, dtype=i32)  # one copy brings both to the host
-        self.tokens, self.logprobs = self.results[0], self.results[1].view(f32)
+        self.tokens, self.logprobs = room(MOST, dtype=i32), room(MOST, dtype=f32)
+        self.turn = room(2, dtype=i32)
+        self._asked = self.inputs[None] if asked is None else asked
+        self._answered = room(1, 2, MOST, dtype=i32) if answered is None else answered
         self._rotations = torch.view_as_real(model.rotations)  # [window, r / 2, 2]
         self._sides = [(_plain(layer.down), _plain(layer.output)) for layer in model.layers]
         self._feeds = [_dense(layer) for layer in model.layers]
         self._head = _plain(model.head)
-
-    def _packed(self, i: int) -> PackedExperts:
-        feed = self.model.layers[i].feed
-        assert isinstance(feed, PackedExperts)
-        return feed
 
     def _written(self, gain: Tensor) -> tuple[Tensor, ...]:
         """What is written of the residual stream, `gain` being that of the norm to come."""
@@ -114,15 +125,26 @@ class Launches:
         )
         return name
 
-    def _add(self, name: str, m: int, x: Tensor, weight: tuple[Tensor, Tensor | None], gain: Tensor) -> str:
+    def _add(
+        self,
+        name: str,
+        m: int,
+        x: Tensor,
+        weight: tuple[Tensor, Tensor | None],
+        gain: Tensor,
+        router: Tensor | None = None,
+    ) -> str:
         tile, (n, k) = self._tile(name, m), weight[0].shape
+        scored = () if m > 1 else (router, self._score_parts)
+        experts = 0 if router is None else len(router)
         self._launch(
             m,
             kernels_for(m).linear_add,
             (tiles(n, tile.n),),
-            (x, *weight, *self._written(gain), *_rows(m)),
+            (x, *weight, *self._written(gain), *scored, *_rows(m)),
             N=n,
             K=k,
+            **({} if m > 1 else {"E": experts, "ALL": power_of_two(experts)}),
             **self._cut(tile, m, weight[1]),
         )
         return name
@@ -137,7 +159,7 @@ class Launches:
             return 1
         if self._feeds[i - 1]:
             return tiles(hidden, self._tile("dense down", m).n)
-        return tiles(hidden, self._tile("down", m).n if m == 1 else JOINED)
+        return tiles(hidden, self._tile("experts down", m).n if m == 1 else JOINED)
 
     def _cut(self, tile: Tile, m: int, scale: Tensor | None, matrices: int = 1) -> dict[str, Any]:
         common = {"INT8": scale is not None, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps}
@@ -146,66 +168,6 @@ class Launches:
         stage = tile.k * (matrices * tile.n * (1 if scale is not None else 2) + 2 * wide(m))
         stages = max(2, min(tile.stages, SHARED // stage))
         return common | {"T": self._type, "BM": wide(m), "num_stages": stages}
-
-    def _gated(
-        self,
-        name: str,
-        m: int,
-        layer: Layer,
-        weight: Any,
-        scale: Tensor | None,
-        out: Tensor,
-        n: int,
-        *,
-        first: int,
-        groups: int,
-        routed: bool = False,
-        router: Tensor | None = None,
-    ) -> None:
-        tile, c = self._tile(name, m), self.model.config
-        per_program = math.gcd(2 if m == 1 else 4, c.n_routed_experts)
-        choice = self._choice() if m == 1 else {}
-        parts = tiles(n, tile.n)
-        if router is not None:
-            groups += tiles(m * (c.n_routed_experts // per_program), parts)
-        self._launch(
-            m,
-            kernels_for(m).gated,
-            (groups, parts),
-            (
-                self._scaled,
-                self._squares,
-                weight,
-                scale,
-                self._active,
-                self._count,
-                self._shares,
-                self._stream,
-                layer.feed_norm,
-                router,
-                self._scores,
-                out,
-                *_rows(m),
-                c.rms_norm_eps,
-                *((c.routed_scaling_factor,) if m == 1 else ()),
-            ),
-            N=n,
-            K=c.hidden_size,
-            E=max(1, c.n_routed_experts),
-            **choice,
-            FIRST=first,
-            ROUTED=routed,
-            ROUTER=router is not None,
-            **sums(tiles(c.hidden_size, self._tile("output", m).n)),
-            BE=per_program,
-            **self._cut(tile, m, scale, 2),
-        )
-
-    def _choice(self) -> dict[str, int]:
-        """How experts are chosen."""
-        c = self.model.config
-        all_of_them = power_of_two(c.n_routed_experts)
-        return {"TOP": c.num_experts_per_tok, "SHARED": c.n_shared_experts, "ALL": all_of_them}
 
     def _launch(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> None:
         kernel[grid](*values, **options, **self._dependent(m))

@@ -12,8 +12,6 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows for which there is a graph; between them a step is filled up with rows that do nothing."""
 SPLITS = 128
 """Most parts in which a row attends to its tokens."""
-PART = 64
-"""Tokens a part at least."""
 MASKS = 16
 """Masks over the vocabulary kept on the device."""
 SHARED = 96 * 1024
@@ -27,7 +25,11 @@ LOG2E = 1.4426950408889634
 
 @attrs.frozen
 class Tile:
-    """How a kernel cuts its work: outputs and inputs a tile, warps, tiles in flight."""
+    """How a kernel cuts its work: outputs and inputs a tile, warps, tiles in flight.
+
+    Of `attend` heads and tokens at once, which is also the least that a part has; of `expand` outputs, and parts at
+    once.
+    """
 
     n: int
     k: int
@@ -35,18 +37,21 @@ class Tile:
     stages: int = 1
 
 
+_ATTENTION = {"attend": Tile(16, 64, 8, 2), "expand": Tile(64, 32, 4)}
 TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "inward": Tile(8, 512, 4),
-        "output": Tile(4, 2048, 4),
+        "attend": Tile(16, 64, 8, 2),
+        "expand": Tile(32, 64, 4),
+        "inward": Tile(4, 1024, 4),
+        "output": Tile(8, 1024, 4),
         "dense": Tile(4, 2048, 4),
         "dense down": Tile(4, 2048, 4),
-        "shared": Tile(4, 512, 4),
-        "routed": Tile(2, 2048, 4),
-        "down": Tile(2, 256, 8),
+        "experts": Tile(2, 2048, 4),
+        "experts down": Tile(2, 128, 4),
         "head": Tile(8, 2048, 4),
     },
     16: {
+        **_ATTENTION,
         "inward": Tile(16, 256, 2, 6),
         "output": Tile(16, 256, 2, 6),
         "dense": Tile(16, 64, 2, 8),
@@ -57,6 +62,7 @@ TILES: dict[int, dict[str, Tile]] = {
         "head": Tile(64, 128, 4, 4),
     },
     32: {
+        **_ATTENTION,
         "inward": Tile(16, 128, 4, 6),
         "output": Tile(16, 128, 4, 6),
         "dense": Tile(32, 64, 4, 4),
@@ -67,6 +73,7 @@ TILES: dict[int, dict[str, Tile]] = {
         "head": Tile(64, 128, 4, 4),
     },
     64: {
+        **_ATTENTION,
         "inward": Tile(16, 128, 4, 4),
         "output": Tile(16, 64, 4, 6),
         "dense": Tile(32, 64, 4, 4),
@@ -77,15 +84,15 @@ TILES: dict[int, dict[str, Tile]] = {
         "head": Tile(64, 128, 4, 4),
     },
 }
-"""By rows, as the matrix units take them (one row goes without); measured on an H100. A sum's order follows from none
-of these, as the matrix units take its terms one after the other, sixteen at a time."""
+"""By rows, as the matrix units take them (one row goes without); measured on an H100, of one row on an H200. A sum's
+order follows from none of these, as the matrix units take its terms one after the other, sixteen at a time."""
 
 
 INT8_TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "output": Tile(4, 2048, 2),
-        "routed": Tile(2, 512, 2),
-        "head": Tile(4, 1024, 2),
+        "experts": Tile(16, 512, 8),
+        "experts down": Tile(4, 256, 8),
+        "head": Tile(4, 2048, 1),
     },
     16: {
         "inward": Tile(16, 256, 1, 4),

@@ -1,6 +1,6 @@
 """Steps of 1 to 64 rows of DeepSeek-V2 on a CUDA device: the kernels in order.
 
-A step's inputs are five small rows of integers, its outputs each row's likeliest token with its log-probability, and
+A step's inputs are a few small rows of integers, its outputs each row's likeliest token with its log-probability, and
 the logits.
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from inference.models.deepseek_v2 import DeepseekV2
-from inference.models.launches import KERNELS, Launches, kernels_for, sums
+from inference.models.feeds import Feeds
+from inference.models.launches import KERNELS, sums
 from inference.models.packed_experts import PackedExperts
 from inference.models.sizes import power_of_two, tiles
-from inference.models.step_tiles import JOINED, LOG2E, MOST, PART, SPLITS, wide
+from inference.models.step_tiles import LOG2E, MOST, SPLITS, wide
 
 
 def runs(model: DeepseekV2) -> bool:
@@ -33,7 +34,7 @@ def runs(model: DeepseekV2) -> bool:
     return model.dtype == torch.bfloat16 and model.device.startswith("cuda") and simple and halves and narrow and fours
 
 
-class Steps(Launches):
+class Steps(Feeds):
     """The kernels of one model over one pool, one after the other."""
 
     @property
@@ -65,14 +66,15 @@ class Steps(Launches):
             yield self.attend(m, i)
             yield self.expand(m, i)
             yield self.output(m, i)
-            if isinstance(layer.feed, PackedExperts):
+            if isinstance(layer.feed, PackedExperts) and m == 1:
+                yield self.experts(i)
+                yield self.experts_down(i)
+            elif isinstance(layer.feed, PackedExperts):
                 yield self.shared(m, i)
-                if m > 1:
-                    yield self.route(m, i)
+                yield self.route(m, i)
                 yield self.routed(m, i)
                 yield self.down(m, i)
-                if m > 1:
-                    yield self.join(m, i)
+                yield self.join(m, i)
             else:
                 yield self.dense(m, i)
                 yield self.dense_down(m, i)
@@ -88,19 +90,24 @@ class Steps(Launches):
             KERNELS.ends.embed,
             (m,),
             (
+                self._asked,
+                self.turn,
                 self.inputs,
                 self.tokens,
                 self.table,
                 table,
                 scale,
                 *self._written(self.model.layers[0].attention_norm),
-                MOST,
+                self._chosen,
                 self.table.shape[1],
             ),
             K=hidden,
             **sums(1),
             INT8=scale is not None,
             BK=power_of_two(hidden),
+            STRIDE=MOST,
+            LAYERS=len(self._chosen),
+            BL=power_of_two(len(self._chosen)),
         )
         return "embed"
 
@@ -138,12 +145,11 @@ class Steps(Launches):
         return "absorb"
 
     def attend(self, m: int, i: int) -> str:
-        c = self.model.config
-        heads = 16
+        c, tile = self.model.config, self._tile("attend", m)
         self._launch(
             m,
             KERNELS.attention.attend,
-            (m, SPLITS, tiles(c.num_attention_heads, heads)),
+            (m, SPLITS, tiles(c.num_attention_heads, tile.n)),
             (
                 self._queries,
                 self._pool[i],
@@ -159,134 +165,38 @@ class Steps(Launches):
             R=c.qk_rope_head_dim,
             C=c.kv_lora_rank,
             SPLITS=SPLITS,
-            BH=heads,
-            BT=PART,
+            BH=tile.n,
+            BT=tile.k,
             BR=max(16, c.qk_rope_head_dim),
             WIDE=max(16, power_of_two(c.kv_lora_rank)),
-            num_warps=8,
-            num_stages=2,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
         )
         return "attend"
 
     def expand(self, m: int, i: int) -> str:
-        c, layer = self.model.config, self.model.layers[i]
-        tile, at_once = (32, 64) if m == 1 else (64, 32)
+        c, layer, tile = self.model.config, self.model.layers[i], self._tile("expand", m)
         self._launch(
             m,
             KERNELS.attention.expand,
-            (c.num_attention_heads, tiles(c.v_head_dim, tile), m),
+            (c.num_attention_heads, tiles(c.v_head_dim, tile.n), m),
             (self._partial, self._weights, self.inputs[1], layer.value_up, self._attended),
             H=c.num_attention_heads,
             C=c.kv_lora_rank,
             V=c.v_head_dim,
             SPLITS=SPLITS,
             WIDE=power_of_two(c.kv_lora_rank),
-            BT=PART,
-            BS=at_once,
-            BV=tile,
+            BT=self._tile("attend", m).k,
+            BS=tile.k,
+            BV=tile.n,
+            num_warps=tile.warps,
         )
         return "expand"
 
     def output(self, m: int, i: int) -> str:
-        return self._add("output", m, self._attended, self._sides[i][1], self.model.layers[i].feed_norm)
-
-    def dense(self, m: int, i: int) -> str:
-        (weight, scale), _ = self._feeds[i] or ((None, None), None)
-        layer, c = self.model.layers[i], self.model.config
-        self._gated("dense", m, layer, weight, scale, self._dense, c.intermediate_size, first=0, groups=1)
-        return "dense"
-
-    def dense_down(self, m: int, i: int) -> str:
-        feed = self._feeds[i]
-        assert feed
-        return self._add("dense down", m, self._dense, feed[1], self._next_norm(i))
-
-    def shared(self, m: int, i: int) -> str:
-        """The shared experts, and beside them the router; of one row also the choice."""
-        feed, c = self._packed(i), self.model.config
-        self._gated(
-            "shared",
-            m,
-            self.model.layers[i],
-            feed.gate_up,
-            feed.gate_up_scale,
-            self._hidden,
-            c.moe_intermediate_size,
-            first=c.n_routed_experts,
-            groups=c.n_shared_experts,
-            router=feed.router,
-        )
-        return "shared"
-
-    def route(self, m: int, i: int) -> str:
-        c = self.model.config
-        self._launch(
-            m,
-            KERNELS.routing.route,
-            (1,),
-            (self._scores, self._shares, self._active, self._count, self.inputs[5], c.routed_scaling_factor),
-            E=c.n_routed_experts,
-            TOP=c.num_experts_per_tok,
-            SHARED=c.n_shared_experts,
-            BM=power_of_two(m),
-            BE=power_of_two(c.n_routed_experts),
-        )
-        return "route"
-
-    def routed(self, m: int, i: int) -> str:
-        feed, c = self._packed(i), self.model.config
-        self._gated(
-            "routed",
-            m,
-            self.model.layers[i],
-            feed.gate_up,
-            feed.gate_up_scale,
-            self._hidden,
-            c.moe_intermediate_size,
-            first=0,
-            groups=min(c.n_routed_experts, m * c.num_experts_per_tok),
-            routed=True,
-        )
-        return "routed"
-
-    def down(self, m: int, i: int) -> str:
-        """Of one row the sum over its experts, of several each expert's part."""
-        feed, c = self._packed(i), self.model.config
-        tile, parts = self._tile("down", m), tiles(c.hidden_size, self._tile("down", m).n)
-        if m == 1:
-            grid, into = (parts,), self._written(self._next_norm(i))
-            everyone = c.num_experts_per_tok + c.n_shared_experts
-            options = {"EXPERTS": everyone, "BE": power_of_two(everyone)}
-        else:
-            most = min(c.n_routed_experts, m * c.num_experts_per_tok) + c.n_shared_experts
-            grid, into, options = (most, parts), (self._count[1:], self._parts, m), {}
-        self._launch(
-            m,
-            kernels_for(m).down,
-            grid,
-            (self._hidden, feed.down, feed.down_scale, self._active, *into),
-            N=c.hidden_size,
-            K=c.moe_intermediate_size,
-            **options,
-            **self._cut(tile, m, feed.down_scale),
-        )
-        return "down"
-
-    def join(self, m: int, i: int) -> str:
-        c = self.model.config
-        self._launch(
-            m,
-            KERNELS.wide.join,
-            (m, tiles(c.hidden_size, JOINED)),
-            (self._parts, self._shares, *self._written(self._next_norm(i)), m),
-            N=c.hidden_size,
-            E=c.n_routed_experts,
-            TOP=c.num_experts_per_tok,
-            SHARED=c.n_shared_experts,
-            BE=power_of_two(c.n_routed_experts),
-            BN=JOINED,
-        )
-        return "join"
+        layer = self.model.layers[i]
+        router = layer.feed.router if m == 1 and isinstance(layer.feed, PackedExperts) else None
+        return self._add("output", m, self._attended, self._sides[i][1], layer.feed_norm, router)
 
     def head(self, m: int) -> str:
         return self._normed("head", m, len(self.model.layers), self._head, self.logits)
@@ -307,8 +217,10 @@ class Steps(Launches):
             m,
             KERNELS.ends.best,
             (m,),
-            (self._best, self.tokens, self.logprobs),
+            (self._best, self.tokens, self.logprobs, self.turn, self._answered),
             BLOCKS=self._blocks,
             BB=power_of_two(self._blocks),
+            RING=len(self._answered),
+            STRIDE=MOST,
         )
         return "best"

@@ -24,6 +24,7 @@ from inference.models.packed_experts import PackedExperts, route
 from inference.models.prompts import Prompts
 from inference.models.rows import Group, Rows
 from inference.models.slots import Slots
+from inference.models.step_tiles import MOST, TILES, Tile
 from inference.models.steps import Steps
 from inference.random_weights import RandomWeights
 from tests.gpu.test_deepseek_v2 import BASE, YARN
@@ -111,7 +112,7 @@ def test_parts_of_more_tokens_than_are_attended_to_at_once(
     ready: tuple[DeepseekV2, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, pool = ready
-    monkeypatch.setattr("inference.models.steps.PART", 16)
+    monkeypatch.setitem(TILES[16], "attend", Tile(16, 16, 4))
     for module in ("steps", "launches"):
         monkeypatch.setattr(f"inference.models.{module}.SPLITS", 1)
     theirs = made.forward(pool.clone(), rows(CONTEXT, CONTEXT + 3, 3))
@@ -158,6 +159,26 @@ def test_a_mask_leaves_the_likeliest_of_what_it_allows() -> None:
     torch.testing.assert_close(steps.logprobs[1], steps.logits[1, allowed].log_softmax(-1)[best])
 
 
+def test_steps_take_turns_in_what_the_host_asks_and_is_answered() -> None:
+    made = model(False)
+    asked, answered = torch.zeros(3, 6, MOST, dtype=torch.int32), torch.zeros(3, 2, MOST, dtype=torch.int32)
+    steps = Steps(made, torch.zeros(2, SLOTS + 1, made.config.latent), 3, 64, asked=asked, answered=answered, pdl=False)
+    asked[:, 4] = -1
+    for turn in range(5):
+        asked[turn % 3, :4, :2] = torch.tensor([[turn, 90 + turn], [turn, turn + 1], [7, 8], [1, 1]])
+        asked[turn % 3, 5, 0] = 2 + turn
+        steps.embed(2)
+        assert torch.equal(steps.inputs[:5, :2], asked[turn % 3, :5, :2])
+        assert int(steps.inputs[5, 0]) == 2 + turn
+        assert torch.equal(steps._stream[:2], made.embedding[0][[turn, 90 + turn]])
+        steps.logits[:2] = torch.randn(2, 100)
+        steps.best_of_block(2)
+        steps.best(2)
+        assert answered[turn % 3, 0, :2].tolist() == steps.logits[:2].argmax(-1).tolist()
+        best = steps.logits[:2].log_softmax(-1).amax(-1)
+        torch.testing.assert_close(answered[turn % 3, 1, :2].view(torch.float32), best)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_kernel_computes_its_part(ready: tuple[DeepseekV2, Tensor], count: int) -> None:
     """Layer by layer, every kernel's output beside torch's from the same inputs."""
@@ -181,12 +202,12 @@ def test_each_kernel_computes_its_part(ready: tuple[DeepseekV2, Tensor], count: 
             attended = _first(steps._attended, count, c.num_attention_heads * c.v_head_dim)
             assert error(after - before, layer.output(attended)) < EXACT
             normed = rms_norm(after, layer.feed_norm, c.rms_norm_eps)
-        if name == "routed":
+        if name in ("routed", "experts"):
             _routes_like_torch(steps, c, layer.feed, normed, count)
-        if name in ("join", "dense down") or (name == "down" and count == 1):
+        if name in ("join", "dense down", "experts down"):
             assert error(stream - after, layer.feed(normed)) < EXACT
-    assert {"inward", "absorb", "attend", "expand", "output", "shared", "routed", "down", "dense"} <= seen
-    assert ("route" in seen) == (count > 1), "a row alone is routed on the way"
+    assert {"inward", "absorb", "attend", "expand", "output", "dense"} <= seen
+    assert ({"experts", "experts down"} if count == 1 else {"shared", "route", "routed", "down", "join"}) <= seen
 
 
 def _first(buffer: Tensor, count: int, width: int) -> Tensor:
@@ -198,9 +219,12 @@ def _routes_like_torch(steps: Steps, c: Config, feed: Any, normed: Tensor, count
     shares, chosen = route(c, feed.router, normed)
     theirs = torch.zeros(count, c.n_routed_experts).scatter_(1, chosen, shares)
     assert error(_first(steps._shares, count, c.n_routed_experts), theirs) < EXACT
+    if count == 1:
+        assert steps._active[: len(chosen[0])].tolist() == chosen[0].tolist(), "the best first"
+        return
     active = sorted(set(chosen.flatten().tolist()))
     assert steps._active[: len(active)].tolist() == active
-    assert steps._count.tolist() == [len(active), len(active) + c.n_shared_experts, 0]
+    assert steps._count.tolist() == [len(active), len(active) + c.n_shared_experts]
 
 
 class Now:
