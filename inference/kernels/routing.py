@@ -64,8 +64,8 @@ def choose_one(
     TILES: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The choice of a row alone, by one program, from parts of the scores, [TILES, E]: of equals the first; a score that
-    is no number comes last.
+    """The choice of a row alone, by one program, from parts of the scores, [TILES, E]: of equals the first; what is no
+    number comes last.
     """
     e, tile = tl.arange(0, ALL), tl.arange(0, WIDE)
     there = (tile < TILES)[:, None] & (e < E)[None, :]

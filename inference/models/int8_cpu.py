@@ -3,10 +3,14 @@
 Each row's activations are taken as two int8 digits, the second worth 1/254 of the first: about 15 bits, so that answers
 are those of the float weights, and alike whatever the kernel and however many rows go together. The second digit costs
 another row of an integer product, which at few rows costs next to nothing: weights are read once.
+
+Without VNNI a processor adds products up in 16 bits, which two of seven bits by eight fit: activations are three digits
+of seven bits then, and many rows are multiplied as floats.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted functions.
 import functools
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035
@@ -41,8 +45,8 @@ class Int8Cpu:
     """A `Matrix` of int8 with one scale a row.
 
     Few rows go through the quantised engine's packed kernel where torch has one, many through oneDNN's, or where torch
-    lacks it through `torch._int_mm`. All are exact in integers where `exact` says so; then they give the same floats to
-    the last place or two.
+    lacks it through `torch._int_mm`, or as floats. All are exact in integers where `exact` says so; then they give the
+    same floats to the last place or two.
     """
 
     def __init__(self, weight: Int8):
@@ -50,6 +54,7 @@ class Int8Cpu:
         self._size, self._outputs = values.shape[1], values.shape[0]
         self.packed: Any = _pack(values, scale) if packs() else None
         self._many = _for_many(values, scale)
+        self._block = sys.maxsize if narrow() else BLOCK
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
@@ -57,7 +62,7 @@ class Int8Cpu:
         rows = x.shape[0]
         if self.packed is not None and rows <= PACKED_ROWS:
             return packed_product(x, buffer(rows, self._size), self.packed)
-        if rows <= BLOCK:
+        if rows <= self._block:
             missing = -rows % MULTIPLE
             return self._many(functional.pad(x, (0, 0, 0, missing)) if missing else x)[:rows]
         out = x.new_empty(rows, self._outputs)
@@ -70,16 +75,27 @@ class Int8Cpu:
 def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  # noqa: UP006
     """[rows, in] and a `buffer` → [rows, out], by the packed kernel with what has to happen before and after it."""
     rows, first = x.shape[0], digits[1]
-    unit = torch.add(digits[3], x.abs().amax([-1], True), alpha=1 / 127)
+    seven_bits = len(digits) == 5
+    most = 63.0 if seven_bits else 127.0
+    unit = torch.add(digits[-1], x.abs().amax([-1], True), alpha=1 / most)
     rest = x / unit
-    torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the second digit can bear
-    torch.mul(rest.sub_(first), 254.0, out=digits[2])
+    torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the last digit can bear
+    rest.sub_(first)
+    if seven_bits:
+        torch.round(rest.mul_(126.0), out=digits[2])
+        torch.mul(rest.sub_(digits[2]), 126.0, out=digits[3])
+        product = torch.ops.quantized.linear_dynamic(digits[0], packed, True)
+        less = torch.add(product[rows : 2 * rows], product[2 * rows :], alpha=1 / 126)
+        return torch.add(product[:rows], less, alpha=1 / 126).mul_(unit)
+    torch.mul(rest, 254.0, out=digits[2])
     product = torch.ops.quantized.linear_dynamic(digits[0], packed)
     return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
 
 
 def _for_many(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
     """The product with a matrix, for many rows."""
+    if narrow():
+        return functools.partial(_as_floats, values=values, scale=scale)
     if not has_vnni():
         return functools.partial(_plain, values=values, scale=scale)
     zero = torch.zeros(len(scale), dtype=torch.int64)
@@ -116,21 +132,27 @@ def _plain(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
     return torch.add(units.float(), seconds, alpha=1 / 254).mul_(scale).mul_(unit)
 
 
+def _as_floats(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+    """[rows, in] → [rows, out]."""
+    return functional.linear(x, values.float()).mul_(scale)
+
+
 _buffers: dict[int, Tensor] = {}  # one engine thread uses them at a time
 _views: dict[tuple[int, int], list[Tensor]] = {}
 
 
 def buffer(rows: int, size: int) -> list[Tensor]:
-    """For `packed_product`: a buffer [2 * rows, size + 2] for some rows' two digits, beside them the two constants that
-    `_pack` asks for; the digits' places in it; the least unit, as a row of zeros has one too."""
+    """For `packed_product`: a buffer [digits * rows, size + 2] for some rows' digits, beside them the two constants
+    that `_pack` asks for; the digits' places in it, two or three; the least unit, as a row of zeros has one too."""
     found = _views.get((rows, size))
     if found is None:
+        digits, most = (3, 63.0) if narrow() else (2, 127.0)
         if size not in _buffers:  # one for all numbers of rows
-            _buffers[size] = torch.zeros(2 * PACKED_ROWS, size + 2)
-            _buffers[size][:, size], _buffers[size][:, size + 1] = 127.0, -128.0
-        digits = _buffers[size][: 2 * rows]
-        least = torch.full((1, 1), 1e-30)
-        found = _views[rows, size] = [digits, digits[:rows, :size], digits[rows:, :size], least]
+            _buffers[size] = torch.zeros(digits * PACKED_ROWS, size + 2)
+            _buffers[size][:, size], _buffers[size][:, size + 1] = most, -1 - most
+        room = _buffers[size][: digits * rows]
+        places = [room[digit * rows : (digit + 1) * rows, :size] for digit in range(digits)]
+        found = _views[rows, size] = [room, *places, torch.full((1, 1), 1e-30)]
     return found
 
 
@@ -144,9 +166,14 @@ def has_vnni() -> bool:
     return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")  # pyright: ignore
 
 
+def narrow() -> bool:
+    """Whether the packed kernel's sums overflow, unnoticed, unless activations have seven bits."""
+    return packs() and not torch.cpu._is_vnni_supported()  # pyright: ignore
+
+
 @functools.cache
 def exact() -> bool:
-    """Whether this processor's integer products are right: without VNNI their sums overflow 16 bits, unnoticed.
+    """Whether integer products are right here.
 
     Tried with the largest numbers there are, for few rows and for many.
     """
@@ -160,8 +187,8 @@ def exact() -> bool:
 def _pack(values: Tensor, scale: Tensor) -> Any:
     """The matrix as the quantised engine wants it, with two inputs more of weight 0.
 
-    They are held at 127 and -128, so that the kernel, which takes its scale from the least and the greatest value
-    of all rows, takes exactly 1, and a row's result can't depend on its neighbours.
+    They are held at 127 and -128 (of seven bits at 63 and -64), so that the kernel, which takes its scale from the
+    least and the greatest value of all rows, takes exactly 1, and a row's result can't depend on its neighbours.
     """
     padded = functional.pad(values, (0, 2))
     zeros = torch.zeros(len(values), dtype=torch.int64)
