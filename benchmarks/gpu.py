@@ -136,7 +136,10 @@ class Bench:
         steps.inputs[3], steps.inputs[4], steps.inputs[5, 0] = 0, -1, rows
 
     def kernels(self) -> list[dict[str, Any]]:
-        """Each kernel of a layer with experts, over all such layers in one graph: microseconds, and its floor."""
+        """Each kernel of a layer with experts, over all such layers in one graph: microseconds, and its floor.
+
+        The experts' wait for a choice that was made before.
+        """
         c, item, found = self.shape, 1 if self.dtype == "int8" else 2, []
         wide = 3 * c.hidden_size * c.moe_intermediate_size * item
         read = {
