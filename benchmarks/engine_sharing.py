@@ -43,9 +43,11 @@ class Timed:
         return logits
 
 
-def two_users(loaded: Loaded, pairs: int, seed: int) -> dict[str, Any]:
+def two_users(loaded: Loaded, pairs: int, seed: int, *, drafts: bool = True) -> dict[str, Any]:
     """Tokens a second of two generations at once and one after the other, of the same texts.
 
+    Without `drafts` each forward gives each user one token. With them one user's already has several rows, so that
+    another's cost more beside them.
     Each time a new engine with an empty cache first computes both prompts, untimed. Prompts whose answers are shorter
     than `TOKENS` are left out.
     """
@@ -56,22 +58,22 @@ def two_users(loaded: Loaded, pairs: int, seed: int) -> dict[str, Any]:
         tried += 1
         prompt = library.document(PROMPT, 0, 120).prompt
         request = attrs.evolve(prompt.limited(TOKENS, f"user {len(requests)}"), suffix="\n")
-        engine = start(loaded)
+        engine = start(loaded, drafts=drafts)
         requests += [request] if ask(engine, request).end.decoded == TOKENS else []
         engine.close()
     for i in range(len(requests) // 2):
         both = requests[2 * i : 2 * i + 2]
         for way in ("one", "two") if i % 2 else ("two", "one"):
-            seconds[way] += _generate(loaded, both, together=way == "two")
+            seconds[way] += _generate(loaded, both, together=way == "two", drafts=drafts)
     tokens = 2 * TOKENS * (len(requests) // 2)
     rates = {f"{way}, tokens/s": round(tokens / spent, 1) if spent else 0.0 for way, spent in seconds.items()}
     ratio = seconds["one"] / seconds["two"] if seconds["two"] else 0.0
     return {"pairs": len(requests) // 2, "prompts tried": tried} | rates | {"ratio": round(ratio, 2)}
 
 
-def _generate(loaded: Loaded, requests: list[FimRequest], *, together: bool) -> float:
+def _generate(loaded: Loaded, requests: list[FimRequest], *, together: bool, drafts: bool) -> float:
     loaded.model.forget()
-    engine = start(loaded)
+    engine = start(loaded, drafts=drafts)
     for request in requests:
         compute(engine, request)
     began = time.perf_counter()
@@ -130,4 +132,8 @@ def measure(pairs: int, count: int, seed: int) -> dict[str, Any]:
     warm = start(loaded)
     compute(warm, FimRequest("a = 1", stops=Stops(max_tokens=0)))
     warm.close()
-    return {"two users": two_users(loaded, pairs, seed), "cancelling": cancellations(loaded, count, seed)}
+    return {
+        "two users": two_users(loaded, pairs, seed),
+        "two users, without drafts": two_users(loaded, pairs, seed, drafts=False),
+        "cancelling": cancellations(loaded, count, seed),
+    }

@@ -14,11 +14,10 @@ Exit status 1 if a figure that the project is held to is missed.
 from __future__ import annotations
 
 import gc
-import queue
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import gpu_peers, report
+from benchmarks.gpu_asking import ask, prose, submit
 from benchmarks.lite import LITE, grown_tokenizer
 from inference.engine import Engine
 from inference.models.deepseek_v2 import DeepseekV2
@@ -37,9 +37,7 @@ from inference.models.paged_model import PagedModel
 from inference.models.step_tiles import SIZES
 from inference.models.steps import Steps
 from inference.random_weights import RandomWeights
-from inference.tokens import Tokens
 from inference.weights import native
-from inference.wire import End, Failure, FimRequest, Piece, Stops
 
 CONTEXT = 4096
 PARTS = ("kernels", "steps", "prefill", "engine", "transformers", "compiled")
@@ -225,17 +223,17 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             tokens = grown_tokenizer(Path(folder), self.shape.vocab_size)
         engine = Engine(self.model, tokens, tokens.markers(), drafts=False)
-        prose = _prose(tokens, CONTEXT)
-        found: dict[str, Any] = {"decode": self._decode(engine, prose)}
-        found |= self._keystrokes(engine, prose)
-        found["users"] = [self._users(engine, prose, users) for users in (1, 2, 4, 8)]
+        text = prose(tokens, CONTEXT)
+        found: dict[str, Any] = {"decode": self._decode(engine, text)}
+        found |= self._keystrokes(engine, text)
+        found["users"] = [self._users(engine, text, users) for users in (1, 2, 4, 8)]
         engine.close()
         return found
 
-    def _decode(self, engine: Engine, prose: list[str]) -> dict[str, float]:
+    def _decode(self, engine: Engine, text: list[str]) -> dict[str, float]:
         rates: list[float] = []
         for turn in range(3):
-            lines = _ask(engine, prose, f"\n    w{turn} ", 129)
+            lines = ask(engine, text, f"\n    w{turn} ", 129)
             (first, _), (last, end) = lines[0], lines[-1]
             rates.append((end.decoded - 1) / (last - first))
         best = report.percentile(rates, 0.5)
@@ -245,15 +243,15 @@ class Bench:
         )
         return {"tokens_s": round(best, 1), "share": round(share, 3)}
 
-    def _keystrokes(self, engine: Engine, prose: list[str]) -> dict[str, Any]:
+    def _keystrokes(self, engine: Engine, text: list[str]) -> dict[str, Any]:
         first: list[float] = []
         line: list[float] = []
-        _ask(engine, prose, "\n    a", 1)
+        ask(engine, text, "\n    a", 1)
         typed, made = "\n    a", random.Random(3)
         for turn in range(120):
             typed += made.choice([" b", " c + d", " e", " x y"])
             began = time.perf_counter()
-            lines = _ask(engine, prose, typed, 1 if turn % 2 else 12)
+            lines = ask(engine, text, typed, 1 if turn % 2 else 12)
             (first if turn % 2 else line).append((lines[-1][0] - began) * 1000)
             if len(typed) > 300:
                 typed = "\n    a"
@@ -264,9 +262,9 @@ class Bench:
             self.bounds.append(Bound("keystroke and a line of 12 tokens, p50 ms", spreads["line_ms"]["p50"], 40))
         return spreads
 
-    def _users(self, engine: Engine, prose: list[str], users: int) -> dict[str, float]:
+    def _users(self, engine: Engine, text: list[str], users: int) -> dict[str, float]:
         def once() -> float:
-            answers = [_submit(engine, prose, f"\n    u{user} ", 64, session=str(user)) for user in range(users)]
+            answers = [submit(engine, text, f"\n    u{user} ", 64, session=str(user)) for user in range(users)]
             began = time.perf_counter()
             decoded = sum(end.decoded for answer in answers for _, end in answer)
             return decoded / (time.perf_counter() - began)
@@ -282,45 +280,6 @@ def _graph(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         run()
     return graph
-
-
-def _prose(tokens: Tokens, length: int) -> list[str]:
-    """A prefix and a suffix of about so many tokens together."""
-    line = "    value = compute(first, second, third)\n"
-    lines = length // len(tokens.encode(line)) // 2
-    return [line * lines, line * lines]
-
-
-def _submit(engine: Engine, prose: list[str], typed: str, most: int, session: str = "s") -> Iterator[tuple[float, End]]:
-    messages: queue.Queue[Piece | End | Failure] = queue.Queue()
-    request = FimRequest(prose[0], prose[1], typed, Stops(max_tokens=most), session=session, heal=False)
-    engine.submit(request, messages.put)
-
-    def read() -> Iterator[tuple[float, End]]:
-        while True:
-            message = messages.get(timeout=120)
-            if isinstance(message, Failure):
-                raise RuntimeError(message.message)
-            if isinstance(message, End):
-                yield time.perf_counter(), message
-                return
-
-    return read()
-
-
-def _ask(engine: Engine, prose: list[str], typed: str, most: int) -> list[tuple[float, End]]:
-    """When the first piece and the end came."""
-    messages: queue.Queue[tuple[float, Piece | End | Failure]] = queue.Queue()
-    request = FimRequest(prose[0], prose[1], typed, Stops(max_tokens=most), session="s", heal=False)
-    engine.submit(request, lambda message: messages.put((time.perf_counter(), message)))
-    came: list[float] = []
-    while True:
-        at, message = messages.get(timeout=120)
-        came.append(at)
-        if isinstance(message, Failure):
-            raise RuntimeError(message.message)
-        if isinstance(message, End):
-            return [(came[0], message), (at, message)]
 
 
 def main(
