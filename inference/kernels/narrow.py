@@ -152,7 +152,8 @@ def experts(
     """silu(gate(x)) * up(x) of the experts that the row visits, times its shares of the routed ones.
 
     Grid: (1 + (SHARED + TOP) * n / BN,). The first program chooses, the next ones have the shared experts to do, and by
-    the time that they are done the rest need hardly wait for the choice.
+    the time that they are done the rest need hardly wait for the choice. Programs begin in the order of their numbers,
+    so that the one that they wait for always runs.
     """
     program = tl.program_id(0) - 1
     if program < 0:

@@ -54,7 +54,7 @@ class Int8Cpu:
         self._size, self._outputs = values.shape[1], values.shape[0]
         self.packed: Any = _pack(values, scale) if packs() else None
         self._many = _for_many(values, scale)
-        self._block = sys.maxsize if narrow() else BLOCK
+        self._block = sys.maxsize if seven_bits() else BLOCK
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ class Int8Cpu:
 def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  # noqa: UP006
     """[rows, in] and a `buffer` → [rows, out], by the packed kernel with what has to happen before and after it."""
     rows, first = x.shape[0], digits[1]
-    seven_bits = len(digits) == 5
-    most = 63.0 if seven_bits else 127.0
+    three = len(digits) == 5
+    most = 63.0 if three else 127.0
     unit = torch.add(digits[-1], x.abs().amax([-1], True), alpha=1 / most)
     rest = x / unit
     torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the last digit can bear
     rest.sub_(first)
-    if seven_bits:
+    if three:
         torch.round(rest.mul_(126.0), out=digits[2])
         torch.mul(rest.sub_(digits[2]), 126.0, out=digits[3])
         product = torch.ops.quantized.linear_dynamic(digits[0], packed, True)
@@ -94,7 +94,7 @@ def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  
 
 def _for_many(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
     """The product with a matrix, for many rows."""
-    if narrow():
+    if seven_bits():
         return functools.partial(_as_floats, values=values, scale=scale)
     if not has_vnni():
         return functools.partial(_plain, values=values, scale=scale)
@@ -146,7 +146,7 @@ def buffer(rows: int, size: int) -> list[Tensor]:
     that `_pack` asks for; the digits' places in it, two or three; the least unit, as a row of zeros has one too."""
     found = _views.get((rows, size))
     if found is None:
-        digits, most = (3, 63.0) if narrow() else (2, 127.0)
+        digits, most = (3, 63.0) if seven_bits() else (2, 127.0)
         if size not in _buffers:  # one for all numbers of rows
             _buffers[size] = torch.zeros(digits * PACKED_ROWS, size + 2)
             _buffers[size][:, size], _buffers[size][:, size + 1] = most, -1 - most
@@ -166,7 +166,7 @@ def has_vnni() -> bool:
     return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")  # pyright: ignore
 
 
-def narrow() -> bool:
+def seven_bits() -> bool:
     """Whether the packed kernel's sums overflow, unnoticed, unless activations have seven bits."""
     return packs() and not torch.cpu._is_vnni_supported()  # pyright: ignore
 

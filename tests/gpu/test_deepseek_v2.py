@@ -28,7 +28,7 @@ from tests.gpu.devices import DEVICES
 
 ERROR = 1e-4
 """Largest relative error of float32 logits, ‖ours − theirs‖ / ‖theirs‖."""
-INT8_ERROR = 1e-4 if int8_cpu.narrow() else 3e-4
+INT8_ERROR = 1e-4 if int8_cpu.seven_bits() else 3e-4
 """The same of int8 against its weights made floats: activations have about 15 bits, without VNNI 20."""
 
 BASE: dict[str, Any] = {
@@ -234,9 +234,9 @@ def test_int8_is_its_weights_made_floats(folders: dict[str, Path], variant: str)
 @pytest.fixture(params=[False, True], ids=["eight bits", "seven bits"])
 def seven_bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """As on a processor with VNNI and as on one without."""
-    if int8_cpu.narrow() and not request.param:
+    if int8_cpu.seven_bits() and not request.param:
         pytest.skip("this processor's integer products overflow with eight bits")
-    monkeypatch.setattr(int8_cpu, "narrow", lambda: request.param)
+    monkeypatch.setattr(int8_cpu, "seven_bits", lambda: request.param)
     for name in ("_buffers", "_views"):
         monkeypatch.setattr(int8_cpu, name, {})
     return request.param

@@ -35,7 +35,7 @@ from tests.gpu.devices import DEVICES
 
 ERROR = 1e-4
 """Largest relative error of float32 logits, ‖ours − theirs‖ / ‖theirs‖."""
-INT8_ERROR = 1e-4 if int8_cpu.narrow() else 3e-4
+INT8_ERROR = 1e-4 if int8_cpu.seven_bits() else 3e-4
 """The same of int8 against its weights made floats: activations have about 15 bits, without VNNI 20."""
 
 KINDS: dict[str, tuple[Any, Any]] = {
