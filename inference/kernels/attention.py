@@ -110,11 +110,15 @@ def attend(
     WIDE: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One row's attention to one part of its tokens. Grid: (m, splits, h / BH)."""
+    """One row's attention to one part of its tokens. Grid: (m, splits, h / BH).
+
+    Most of its time goes by in waiting, so all that it waits for is asked for at once: slots before the kernel before
+    ends, for positions and slots are as old as the step, then latents and queries. Queries become operands of a product
+    within the loop; before it they would be waited for before latents are asked for.
+    """
     row, part = tl.program_id(0), tl.program_id(1)
     h = tl.program_id(2) * BH + tl.arange(0, BH)
     c, r = tl.arange(0, WIDE), tl.arange(0, BR)
-    # Positions and slots are as old as the step: they may be read before the kernel before ends.
     length = tl.load(positions_at + row) + 1
     size = _part(length, SPLITS, BT)
     first = part * size
@@ -122,25 +126,24 @@ def attend(
     if first >= last:
         return
     slots_at = table_at + tl.load(sequences_at + row).to(tl.int64) * width
-    if PDL:
-        early = first + tl.arange(0, BT)
-        _prefetch(pool_at, tl.load(slots_at + early, mask=early < last, other=0), C + R)
+    t = first + tl.arange(0, BT)
+    slot = tl.load(slots_at + t, mask=t < last, other=0)
     begin(PDL)
     query = queries_at + (row * H + h)[:, None] * (C + R)
-    low = tl.load(query + c[None, :], mask=(h < H)[:, None] & (c < C)[None, :], other=0.0)  # [h, c]
-    turned = tl.load(query + C + r[None, :], mask=(h < H)[:, None] & (r < R)[None, :], other=0.0)  # [h, r]
+    all_low = tl.load(query + c[None, :], mask=(h < H)[:, None] & (c < C)[None, :], other=0.0)  # [h, c]
+    all_turned = tl.load(query + C + r[None, :], mask=(h < H)[:, None] & (r < R)[None, :], other=0.0)  # [h, r]
     most = tl.full([BH], float("-inf"), tl.float32)
     total = tl.zeros([BH], tl.float32)
     mixed = tl.zeros([BH, WIDE], tl.float32)
     for start in range(first, last, BT):
-        t = start + tl.arange(0, BT)
-        seen = t < last
-        slot = tl.load(slots_at + t, mask=seen, other=0).to(tl.int64)
-        latent = tl.load(
-            pool_at + slot[:, None] * (C + R) + c[None, :], mask=seen[:, None] & (c < C)[None, :], other=0.0
-        )  # [t, c]
-        key_at = pool_at + slot[:, None] * (C + R) + C + r[None, :]
-        key = tl.load(key_at, mask=seen[:, None] & (r < R)[None, :], other=0.0)
+        seen = start + tl.arange(0, BT) < last
+        token = pool_at + slot.to(tl.int64)[:, None] * (C + R)
+        latent = tl.load(token + c[None, :], mask=seen[:, None] & (c < C)[None, :], other=0.0)  # [t, c]
+        key = tl.load(token + C + r[None, :], mask=seen[:, None] & (r < R)[None, :], other=0.0)  # [t, r]
+        t = start + BT + tl.arange(0, BT)
+        slot = tl.load(slots_at + t, mask=t < last, other=0)
+        low = tl.where(start < 0, 0.0, all_low)  # it never is; without this they would be taken out of the loop
+        turned = tl.where(start < 0, 0.0, all_turned)
         scores = tl.dot(low, tl.trans(latent), input_precision="ieee")
         scores = tl.dot(turned, tl.trans(key), scores, input_precision="ieee") * scale
         scores = tl.where(seen[None, :], scores, float("-inf"))
@@ -167,36 +170,26 @@ def _part(length, SPLITS: tl.constexpr, BT: tl.constexpr):
 
 
 @triton.jit
-def _prefetch(pool_at, slot, SIZE: tl.constexpr):
-    """Brings latents to the cache while the newest are still being computed."""
-    part = tl.arange(0, 16)
-    line = tl.minimum(part * 64, SIZE - 1)  # 128 bytes each
-    at = pool_at + slot.to(tl.int64)[:, None] * SIZE + line[None, :]
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [at], dtype=tl.int32, is_pure=False, pack=1
-    )
-
-
-@triton.jit
 def expand(
     partial_at,  # T [m, splits, h, c]
     weights_at,  # float32 [m, splits, h]
     positions_at,  # int32 [m]
     value_up_at,  # T [h, c, v], W_UV
-    out_at,  # T [m, h * v]: written
+    out_at,  # T [m, PIECES, h * v]: written; their sum is the output
     H: tl.constexpr,
     C: tl.constexpr,
     V: tl.constexpr,
     SPLITS: tl.constexpr,
-    WIDE: tl.constexpr,
+    PIECES: tl.constexpr,
     BT: tl.constexpr,  # as of `attend`
     BS: tl.constexpr,  # parts at once
     BV: tl.constexpr,
+    BC: tl.constexpr,  # c / PIECES
     PDL: tl.constexpr,
 ):
-    """Joins a row's parts and expands them to a head's output. Grid: (h, v / BV, m)."""
-    head, tile, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    v, c = tl.arange(0, BV) + tile * BV, tl.arange(0, WIDE)
+    """Joins a row's parts and expands them to a head's output, or a piece of it. Grid: (h, v / BV, m * PIECES)."""
+    head, tile, row, piece = tl.program_id(0), tl.program_id(1), tl.program_id(2) // PIECES, tl.program_id(2) % PIECES
+    v, c = tl.arange(0, BV) + tile * BV, piece * BC + tl.arange(0, BC)
     up = tl.load(
         value_up_at + (head * C + c)[None, :] * V + v[:, None], mask=(c < C)[None, :] & (v < V)[:, None], other=0.0
     )
@@ -205,8 +198,8 @@ def expand(
     begin(PDL)
     most = tl.full([], float("-inf"), tl.float32)
     total = tl.zeros([], tl.float32)
-    joined = tl.zeros([WIDE], tl.float32)
-    for start in range(0, parts, BS):
+    joined = tl.zeros([BC], tl.float32)
+    for start in tl.static_range(0, SPLITS, BS):
         part = start + tl.arange(0, BS)
         at = (row * SPLITS + part) * H + head
         weight = tl.load(weights_at + at, mask=part < parts, other=float("-inf"))
@@ -221,4 +214,5 @@ def expand(
         most = higher
     nearly_done(PDL)
     out = tl.sum(up.to(tl.float32) * (joined / total)[None, :], 1)
-    tl.store(out_at + row * H * V + head * V + v, out.to(out_at.dtype.element_ty), mask=v < V)
+    at = (row * PIECES + piece) * H * V + head * V + v
+    tl.store(out_at + at, out.to(out_at.dtype.element_ty), mask=v < V)

@@ -45,17 +45,25 @@ def halves(weight, INT8: tl.constexpr, T: tl.constexpr):
     return weight.to(T)
 
 
+LATE, SOON = tl.constexpr(1), tl.constexpr(2)
+"""When the next kernel's programs may come up: as this one is nearly done, or as it begins to wait. 0: as it ended."""
+
+
 @triton.jit
 def begin(PDL: tl.constexpr):
     """Waits for the kernel before: nothing that it writes may be read earlier."""
+    if PDL == SOON:
+        gdc_launch_dependents()
     if PDL:
         gdc_wait()
 
 
 @triton.jit
 def nearly_done(PDL: tl.constexpr):
-    """Lets the next kernel's programs come up. Earlier they would crowd on the first processors that fall idle."""
-    if PDL:
+    """Lets the next kernel's programs come up. Earlier they would crowd on the first processors that fall idle, which
+    only kernels that leave most processors idle needn't mind.
+    """
+    if PDL == LATE:
         gdc_launch_dependents()
 
 

@@ -15,6 +15,7 @@ from inference.kernels.common import begin, nearly_done, wait_for
 from inference.kernels.products import (
     add,
     add_residual,
+    early,
     floats,
     inputs,
     norm,
@@ -22,7 +23,7 @@ from inference.kernels.products import (
     row_words,
     scales,
     squares,
-    weights,
+    tile_at,
     words,
 )
 from inference.kernels.routing import choose_one
@@ -43,17 +44,18 @@ def linear(
     INT8: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """out = norm(x) @ weight.T. Grid: (n / BN,)."""
     n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     inside = n < N
     rows = row_words(weight_at, n * K, INT8)
-    first = weights(rows, 0, inside, K, INT8, BK)
+    tiles = early(rows, inside, K, INT8, BK, AHEAD)
     scale = scales(scale_at, n, inside, INT8)
     begin(PDL)
     sums = squares(squares_at, TILES, WIDE)
-    out = _product(first, rows, x_at, inside, K, INT8, BK)
+    out = _product(tiles, rows, x_at, inside, K, INT8, BK)
     nearly_done(PDL)
     out *= norm(sums, eps, K) * scale
     tl.store(out_at + n, out.to(out_at.dtype.element_ty), mask=inside)
@@ -61,7 +63,7 @@ def linear(
 
 @triton.jit
 def linear_add(
-    x_at,  # T [k]
+    x_at,  # T [PIECES, k]
     weight_at,  # [n, k], T or int8
     scale_at,  # float32 [n], if INT8
     stream_at,  # float32 [n]: added to
@@ -74,16 +76,18 @@ def linear_add(
     K: tl.constexpr,
     E: tl.constexpr,
     ALL: tl.constexpr,  # E, as a power of two
+    PIECES: tl.constexpr,  # whose sum x is
     INT8: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """stream += x @ weight.T, and what each tile of it means to the router. Grid: (n / BN,)."""
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = n < N
     rows = row_words(weight_at, n * K, INT8)
-    first = weights(rows, 0, inside, K, INT8, BK)
+    tiles = early(rows, inside, K, INT8, BK, AHEAD)
     scale = scales(scale_at, n, inside, INT8)
     gain = tl.load(gain_at + n, mask=inside, other=0.0)
     e = tl.arange(0, ALL)
@@ -91,7 +95,7 @@ def linear_add(
         router = tl.load(router_at + e[:, None] * N + n[None, :], mask=(e < E)[:, None] & inside[None, :], other=0.0)
     begin(PDL)
     before = tl.load(stream_at + n, mask=inside, other=0.0)
-    out = _product(first, rows, x_at, inside, K, INT8, BK)
+    out = _product(tiles, rows, x_at, inside, K, INT8, BK, PIECES)
     nearly_done(PDL)
     tile = tl.program_id(0)
     scaled = add_residual(out * scale, before, gain, stream_at, scaled_at, squares_at, n, inside, tile)
@@ -114,11 +118,12 @@ def gated(
     INT8: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """silu(gate(x)) * up(x). Grid: (n / BN,)."""
     n = tl.program_id(0) * BN + tl.arange(0, BN)
-    out = gate_and_up(x_at, squares_at, weight_at, scale_at, n, n < N, eps, N, K, TILES, WIDE, INT8, BK, PDL)
+    out = gate_and_up(x_at, squares_at, weight_at, scale_at, n, n < N, eps, N, K, TILES, WIDE, INT8, BK, AHEAD, PDL)
     tl.store(out_at + n, out.to(out_at.dtype.element_ty), mask=n < N)
 
 
@@ -147,6 +152,7 @@ def experts(
     INT8: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """silu(gate(x)) * up(x) of the experts that the row visits, times its shares of the routed ones.
@@ -173,7 +179,7 @@ def experts(
         share = tl.load(shares_at + expert)
     n = program % tiles * BN + tl.arange(0, BN)
     rows = expert * 2 * N + n
-    out = gate_and_up(x_at, squares_at, weight_at, scale_at, rows, n < N, eps, N, K, TILES, WIDE, INT8, BK, PDL)
+    out = gate_and_up(x_at, squares_at, weight_at, scale_at, rows, n < N, eps, N, K, TILES, WIDE, INT8, BK, AHEAD, PDL)
     tl.store(out_at + expert * N + n, (out * share).to(out_at.dtype.element_ty), mask=n < N)
 
 
@@ -195,6 +201,7 @@ def down(
     BN: tl.constexpr,
     BE: tl.constexpr,  # experts, as a power of two: all are asked for at once
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """stream += the sum over the row's experts of hidden @ weight.T. Grid: (n / BN,).
@@ -208,13 +215,13 @@ def down(
     expert = tl.load(active_at + e, mask=some, other=0).to(tl.int64)
     both, at = inside[:, None] & some[None, :], expert[None, :] * N + n[:, None]
     rows = row_words(weight_at, at * K, INT8)
-    first, scale = weights(rows, 0, both, K, INT8, BK), scales(scale_at, at, both, INT8)
+    tiles, scale = early(rows, both, K, INT8, BK, AHEAD), scales(scale_at, at, both, INT8)
     begin(PDL)
     before = tl.load(stream_at + n, mask=inside, other=0.0)
     hidden = words(hidden_at, INT8, 2) + (expert * K // packed(INT8))[:, None]
-    sums = tl.zeros(first.shape, tl.float32)
+    sums = tl.zeros(tiles[0].shape, tl.float32)
     for start in tl.static_range(0, K, BK):
-        weight = first if start == 0 else weights(rows, start, both, K, INT8, BK)
+        weight = tile_at(tiles, rows, start, both, K, INT8, BK)
         k = start // packed(INT8) + tl.arange(0, BK // packed(INT8))
         x = tl.load(hidden + k[None, :], mask=some[:, None] & (k < K // packed(INT8))[None, :], other=0)
         sums = add(sums, weight, floats(x[None, :, :], INT8), INT8)
@@ -238,18 +245,19 @@ def gate_and_up(
     WIDE: tl.constexpr,
     INT8: tl.constexpr,
     BK: tl.constexpr,
+    AHEAD: tl.constexpr,  # tiles of BK asked for at once
     PDL: tl.constexpr,
 ):
     """[BN] of silu(gate(x)) * up(x); `row`: which rows of weights are the gate's, the up's stand N behind them."""
     gate_rows, up_rows = row_words(weight_at, row * K, INT8), row_words(weight_at, (row + N) * K, INT8)
-    gate_first, up_first = weights(gate_rows, 0, inside, K, INT8, BK), weights(up_rows, 0, inside, K, INT8, BK)
+    gate_tiles, up_tiles = early(gate_rows, inside, K, INT8, BK, AHEAD), early(up_rows, inside, K, INT8, BK, AHEAD)
     gate_scale, up_scale = scales(scale_at, row, inside, INT8), scales(scale_at, row + N, inside, INT8)
     begin(PDL)
     sums = squares(squares_at, TILES, WIDE)
-    gate, up = tl.zeros(gate_first.shape, tl.float32), tl.zeros(up_first.shape, tl.float32)
+    gate, up = tl.zeros(gate_tiles[0].shape, tl.float32), tl.zeros(up_tiles[0].shape, tl.float32)
     for start in tl.static_range(0, K, BK):
-        gate_w = gate_first if start == 0 else weights(gate_rows, start, inside, K, INT8, BK)
-        up_w = up_first if start == 0 else weights(up_rows, start, inside, K, INT8, BK)
+        gate_w = tile_at(gate_tiles, gate_rows, start, inside, K, INT8, BK)
+        up_w = tile_at(up_tiles, up_rows, start, inside, K, INT8, BK)
         x = inputs(x_at, start, K, INT8, BK)
         gate, up = add(gate, gate_w, x, INT8), add(up, up_w, x, INT8)
     nearly_done(PDL)
@@ -259,10 +267,12 @@ def gate_and_up(
 
 
 @triton.jit
-def _product(first, rows, x_at, inside, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr):
-    """[BN] of weight @ x, float32; `first`: the first BK weights of each row."""
-    sums = tl.zeros(first.shape, tl.float32)
+def _product(
+    tiles, rows, x_at, inside, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr, PIECES: tl.constexpr = 1
+):
+    """[BN] of weight @ x, float32; `tiles`: those that are `early`."""
+    sums = tl.zeros(tiles[0].shape, tl.float32)
     for start in tl.static_range(0, K, BK):
-        weight = first if start == 0 else weights(rows, start, inside, K, INT8, BK)
-        sums = add(sums, weight, inputs(x_at, start, K, INT8, BK), INT8)
+        weight = tile_at(tiles, rows, start, inside, K, INT8, BK)
+        sums = add(sums, weight, inputs(x_at, start, K, INT8, BK, PIECES), INT8)
     return tl.sum(sums, 1)

@@ -29,6 +29,25 @@ def weights(rows, start, inside, K: tl.constexpr, INT8: tl.constexpr, BK: tl.con
 
 
 @triton.jit
+def early(rows, inside, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr):
+    """The first AHEAD `weights` of each row: asked for at once."""
+    tiles = ()
+    for number in tl.static_range(AHEAD):
+        if number * BK < K:
+            tiles = tiles + (weights(rows, number * BK, inside, K, INT8, BK),)  # noqa: RUF005  the compiler knows no *
+    return tiles
+
+
+@triton.jit
+def tile_at(tiles, rows, start: tl.constexpr, inside, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr):
+    """The `weights` from `start` on, of those that are `early` or else asked for now."""
+    if start < len(tiles) * BK:
+        return tiles[start // BK]
+    else:
+        return weights(rows, start, inside, K, INT8, BK)
+
+
+@triton.jit
 def scales(scale_at, at, inside, INT8: tl.constexpr):
     """Of each output; 1 for floats."""
     return tl.load(scale_at + at, mask=inside, other=0.0) if INT8 else 1.0
@@ -71,10 +90,15 @@ def words(at, INT8: tl.constexpr, SIZE: tl.constexpr):
 
 
 @triton.jit
-def inputs(x_at, start, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr):
-    """BK of one row's inputs, as `floats`."""
+def inputs(x_at, start, K: tl.constexpr, INT8: tl.constexpr, BK: tl.constexpr, PIECES: tl.constexpr = 1):
+    """BK of one row's inputs, as `floats`; x is the sum of PIECES that stand one after the other."""
     k = start // packed(INT8) + tl.arange(0, BK // packed(INT8))
-    return floats(tl.load(words(x_at, INT8, 2) + k, mask=k < K // packed(INT8), other=0)[None, :], INT8)
+    at, inside = words(x_at, INT8, 2) + k, k < K // packed(INT8)
+    first, second, third, fourth = floats(tl.load(at, mask=inside, other=0)[None, :], INT8)
+    for piece in tl.static_range(1, PIECES):
+        a, b, c, d = floats(tl.load(at + piece * (K // packed(INT8)), mask=inside, other=0)[None, :], INT8)
+        first, second, third, fourth = first + a, second + b, third + c, fourth + d
+    return first, second, third, fourth
 
 
 @triton.jit

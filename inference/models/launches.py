@@ -12,6 +12,7 @@ from torch import Tensor
 from triton import language  # pyright: ignore[reportMissingTypeStubs]
 
 from inference import kernels
+from inference.kernels.common import LATE, SOON
 from inference.models.deepseek_v2 import DeepseekV2, Layer
 from inference.models.feed_forward import FeedForward
 from inference.models.matrices import Floating, Int8Weights, Matrix
@@ -22,6 +23,7 @@ from inference.models.step_tiles import (
     MASKS,
     MOST,
     MOST_DEPENDENT,
+    NEXT_SOON,
     SHARED,
     SPLITS,
     TILES,
@@ -80,7 +82,7 @@ class Launches:
         self._queries = room(MOST, h, latent)
         self._partial = room(MOST, SPLITS, h, c.kv_lora_rank)
         self._weights = room(MOST, SPLITS, h, dtype=f32)
-        self._attended = room(MOST, h * c.v_head_dim)
+        self._attended = room(MOST, h * c.v_head_dim)  # of a row alone: its pieces
         self._dense = room(MOST, c.intermediate_size)
         self._hidden = room(max(1, everyone), MOST, max(1, c.moe_intermediate_size))
         self._parts = room(max(1, everyone), MOST, c.hidden_size, dtype=f32)
@@ -133,7 +135,9 @@ class Launches:
         weight: tuple[Tensor, Tensor | None],
         gain: Tensor,
         router: Tensor | None = None,
+        pieces: int = 1,
     ) -> str:
+        """`router`, `pieces`: of a row alone; `x` is the sum of its pieces."""
         tile, (n, k) = self._tile(name, m), weight[0].shape
         scored = () if m > 1 else (router, self._score_parts)
         experts = 0 if router is None else len(router)
@@ -144,7 +148,7 @@ class Launches:
             (x, *weight, *self._written(gain), *scored, *_rows(m)),
             N=n,
             K=k,
-            **({} if m > 1 else {"E": experts, "ALL": power_of_two(experts)}),
+            **({} if m > 1 else {"E": experts, "ALL": power_of_two(experts), "PIECES": pieces}),
             **self._cut(tile, m, weight[1]),
         )
         return name
@@ -164,17 +168,19 @@ class Launches:
     def _cut(self, tile: Tile, m: int, scale: Tensor | None, matrices: int = 1) -> dict[str, Any]:
         common = {"INT8": scale is not None, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps}
         if m == 1:
-            return common
+            return common | {"AHEAD": tile.stages}
         stage = tile.k * (matrices * tile.n * (1 if scale is not None else 2) + 2 * wide(m))
         stages = max(2, min(tile.stages, SHARED // stage))
         return common | {"T": self._type, "BM": wide(m), "num_stages": stages}
 
     def _launch(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> None:
-        kernel[grid](*values, **options, **self._dependent(m))
+        kernel[grid](*values, **options, **self._dependent(m, kernel))
 
-    def _dependent(self, m: int) -> dict[str, bool]:
-        dependent = self.pdl and m <= MOST_DEPENDENT
-        return {"PDL": dependent, "launch_pdl": True} if dependent else {"PDL": False}
+    def _dependent(self, m: int, kernel: Any) -> dict[str, int | bool]:
+        if not (self.pdl and m <= MOST_DEPENDENT):
+            return {"PDL": 0}
+        soon = m == 1 and kernel.fn.__name__ in NEXT_SOON
+        return {"PDL": (SOON if soon else LATE).value, "launch_pdl": True}
 
 
 def kernels_for(m: int) -> Any:

@@ -12,6 +12,8 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows for which there is a graph; between them a step is filled up with rows that do nothing."""
 SPLITS = 128
 """Most parts in which a row attends to its tokens."""
+PIECES = 4
+"""In so many a head's output is computed for a row alone; there would be too few programs otherwise."""
 MASKS = 16
 """Masks over the vocabulary kept on the device."""
 SHARED = 96 * 1024
@@ -20,12 +22,14 @@ JOINED = 256
 """Outputs a tile of what adds up the experts of many rows."""
 MOST_DEPENDENT = 8
 """Rows up to which kernels begin before the one before ends; with more of them that costs more than it brings."""
+NEXT_SOON = frozenset({"absorb", "attend", "expand", "experts"})
+"""Kernels of a row alone whose next one may begin as soon as they wait, rather than when they are nearly done."""
 LOG2E = 1.4426950408889634
 
 
 @attrs.frozen
 class Tile:
-    """How a kernel cuts its work: outputs and inputs a tile, warps, tiles in flight.
+    """How a kernel cuts its work: outputs and inputs a tile, warps, tiles in flight (of one row, asked for at once).
 
     Of `attend` heads and tokens at once, which is also the least that a part has; of `expand` outputs, and parts at
     once.
@@ -37,17 +41,17 @@ class Tile:
     stages: int = 1
 
 
-_ATTENTION = {"attend": Tile(16, 64, 8, 2), "expand": Tile(64, 32, 4)}
+_ATTENTION = {"attend": Tile(16, 64, 8, 2), "expand": Tile(64, 32, 4, 3)}
 TILES: dict[int, dict[str, Tile]] = {
     1: {
         "attend": Tile(16, 64, 8, 2),
-        "expand": Tile(32, 64, 4),
+        "expand": Tile(128, 128, 4),
         "inward": Tile(4, 1024, 4),
-        "output": Tile(8, 1024, 4),
+        "output": Tile(8, 1024, 4, 2),
         "dense": Tile(4, 2048, 4),
         "dense down": Tile(4, 2048, 4),
-        "experts": Tile(2, 2048, 4),
-        "experts down": Tile(2, 128, 4),
+        "experts": Tile(4, 512, 8, 2),
+        "experts down": Tile(4, 128, 8),
         "head": Tile(8, 2048, 4),
     },
     16: {
@@ -90,9 +94,10 @@ order follows from none of these, as the matrix units take its terms one after t
 
 INT8_TILES: dict[int, dict[str, Tile]] = {
     1: {
-        "experts": Tile(16, 512, 8),
-        "experts down": Tile(4, 256, 8),
-        "head": Tile(4, 2048, 1),
+        "output": Tile(16, 1024, 8, 2),
+        "experts": Tile(16, 256, 4, 3),
+        "experts down": Tile(4, 128, 16, 6),
+        "head": Tile(16, 256, 4),
     },
     16: {
         "inward": Tile(16, 256, 1, 4),

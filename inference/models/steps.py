@@ -17,7 +17,7 @@ from inference.models.feeds import Feeds
 from inference.models.launches import KERNELS, sums
 from inference.models.packed_experts import PackedExperts
 from inference.models.sizes import power_of_two, tiles
-from inference.models.step_tiles import LOG2E, MOST, SPLITS, wide
+from inference.models.step_tiles import LOG2E, MOST, PIECES, SPLITS, wide
 
 
 def runs(model: DeepseekV2) -> bool:
@@ -55,7 +55,7 @@ class Steps(Feeds):
 
     def compile_one(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> Any:
         """A kernel as `_launch` would run it."""
-        return kernel.warmup(*values, grid=grid, **options, **self._dependent(m))
+        return kernel.warmup(*values, grid=grid, **options, **self._dependent(m, kernel))
 
     def launches(self, m: int) -> Iterator[str]:
         """The same, naming each kernel once it is launched."""
@@ -176,27 +176,36 @@ class Steps(Feeds):
 
     def expand(self, m: int, i: int) -> str:
         c, layer, tile = self.model.config, self.model.layers[i], self._tile("expand", m)
+        width, pieces = self._pieces(m)
         self._launch(
             m,
             KERNELS.attention.expand,
-            (c.num_attention_heads, tiles(c.v_head_dim, tile.n), m),
+            (c.num_attention_heads, tiles(c.v_head_dim, tile.n), m * pieces),
             (self._partial, self._weights, self.inputs[1], layer.value_up, self._attended),
             H=c.num_attention_heads,
             C=c.kv_lora_rank,
             V=c.v_head_dim,
             SPLITS=SPLITS,
-            WIDE=power_of_two(c.kv_lora_rank),
+            PIECES=pieces,
             BT=self._tile("attend", m).k,
             BS=tile.k,
             BV=tile.n,
+            BC=width,
             num_warps=tile.warps,
+            num_stages=tile.stages,
         )
         return "expand"
 
+    def _pieces(self, m: int) -> tuple[int, int]:
+        """Values of a latent that a program of `expand` takes, and into how many pieces that divides its output."""
+        rank = self.model.config.kv_lora_rank
+        width = power_of_two(tiles(rank, PIECES if m == 1 else 1))
+        return width, tiles(rank, width)
+
     def output(self, m: int, i: int) -> str:
-        layer = self.model.layers[i]
+        layer, (_, pieces) = self.model.layers[i], self._pieces(m)
         router = layer.feed.router if m == 1 and isinstance(layer.feed, PackedExperts) else None
-        return self._add("output", m, self._attended, self._sides[i][1], layer.feed_norm, router)
+        return self._add("output", m, self._attended, self._sides[i][1], layer.feed_norm, router, pieces)
 
     def head(self, m: int) -> str:
         return self._normed("head", m, len(self.model.layers), self._head, self.logits)
