@@ -108,13 +108,14 @@ def attend(
     BT: tl.constexpr,
     BR: tl.constexpr,  # r, as the matrix units take it
     WIDE: tl.constexpr,
+    ALONE: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """One row's attention to one part of its tokens. Grid: (m, splits, h / BH).
 
-    Most of its time goes by in waiting, so all that it waits for is asked for at once: slots before the kernel before
-    ends, for positions and slots are as old as the step, then latents and queries. Queries become operands of a product
-    within the loop; before it they would be waited for before latents are asked for.
+    Of a row ALONE most of the time goes by in waiting, so what it waits for is asked for at once: latents and queries.
+    Queries become operands of a product within the loop; before it they would be waited for before latents are asked
+    for. That takes twice the registers, and of several rows two programs a processor are worth more.
     """
     row, part = tl.program_id(0), tl.program_id(1)
     h = tl.program_id(2) * BH + tl.arange(0, BH)
@@ -125,13 +126,16 @@ def attend(
     last = tl.minimum(length, first + size)
     if first >= last:
         return
+    # Positions and slots are as old as the step: they may be read before the kernel before ends.
     slots_at = table_at + tl.load(sequences_at + row).to(tl.int64) * width
     t = first + tl.arange(0, BT)
     slot = tl.load(slots_at + t, mask=t < last, other=0)
+    if PDL and not ALONE:
+        _prefetch(pool_at, slot, C + R)
     begin(PDL)
     query = queries_at + (row * H + h)[:, None] * (C + R)
-    all_low = tl.load(query + c[None, :], mask=(h < H)[:, None] & (c < C)[None, :], other=0.0)  # [h, c]
-    all_turned = tl.load(query + C + r[None, :], mask=(h < H)[:, None] & (r < R)[None, :], other=0.0)  # [h, r]
+    low = tl.load(query + c[None, :], mask=(h < H)[:, None] & (c < C)[None, :], other=0.0)  # [h, c]
+    turned = tl.load(query + C + r[None, :], mask=(h < H)[:, None] & (r < R)[None, :], other=0.0)  # [h, r]
     most = tl.full([BH], float("-inf"), tl.float32)
     total = tl.zeros([BH], tl.float32)
     mixed = tl.zeros([BH, WIDE], tl.float32)
@@ -142,10 +146,12 @@ def attend(
         key = tl.load(token + C + r[None, :], mask=seen[:, None] & (r < R)[None, :], other=0.0)  # [t, r]
         t = start + BT + tl.arange(0, BT)
         slot = tl.load(slots_at + t, mask=t < last, other=0)
-        low = tl.where(start < 0, 0.0, all_low)  # it never is; without this they would be taken out of the loop
-        turned = tl.where(start < 0, 0.0, all_turned)
-        scores = tl.dot(low, tl.trans(latent), input_precision="ieee")
-        scores = tl.dot(turned, tl.trans(key), scores, input_precision="ieee") * scale
+        if ALONE:  # start is never below 0; what doesn't depend on it would be taken out of the loop
+            scores = tl.dot(tl.where(start < 0, 0.0, low), tl.trans(latent), input_precision="ieee")
+            scores = tl.dot(tl.where(start < 0, 0.0, turned), tl.trans(key), scores, input_precision="ieee") * scale
+        else:
+            scores = tl.dot(low, tl.trans(latent), input_precision="ieee")
+            scores = tl.dot(turned, tl.trans(key), scores, input_precision="ieee") * scale
         scores = tl.where(seen[None, :], scores, float("-inf"))
         higher = tl.maximum(most, tl.max(scores, 1))
         shares = tl.exp2(scores - higher[:, None])
@@ -167,6 +173,17 @@ def attend(
 def _part(length, SPLITS: tl.constexpr, BT: tl.constexpr):
     """Tokens a part. They follow from the length alone, so that sums don't depend on the other rows."""
     return tl.cdiv(tl.cdiv(length, SPLITS), BT) * BT
+
+
+@triton.jit
+def _prefetch(pool_at, slot, SIZE: tl.constexpr):
+    """Brings latents to the cache while the newest are still being computed."""
+    part = tl.arange(0, 16)
+    line = tl.minimum(part * 64, SIZE - 1)  # 128 bytes each
+    at = pool_at + slot.to(tl.int64)[:, None] * SIZE + line[None, :]
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [at], dtype=tl.int32, is_pure=False, pack=1
+    )
 
 
 @triton.jit
@@ -199,7 +216,8 @@ def expand(
     most = tl.full([], float("-inf"), tl.float32)
     total = tl.zeros([], tl.float32)
     joined = tl.zeros([BC], tl.float32)
-    for start in tl.static_range(0, SPLITS, BS):
+    end = SPLITS if BS >= SPLITS else parts  # all at once take no loop, and with that fewer registers
+    for start in range(0, end, BS):
         part = start + tl.arange(0, BS)
         at = (row * SPLITS + part) * H + head
         weight = tl.load(weights_at + at, mask=part < parts, other=float("-inf"))

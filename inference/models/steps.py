@@ -169,6 +169,7 @@ class Steps(Feeds):
             BT=tile.k,
             BR=max(16, c.qk_rope_head_dim),
             WIDE=max(16, power_of_two(c.kv_lora_rank)),
+            ALONE=m == 1,
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
