@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false
 # Triton's language is no Python to a type checker.
 """The matrices of a step of one row, by multiplying and adding: each program holds whole rows of weights in registers.
 

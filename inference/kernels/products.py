@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportGeneralTypeIssues=false, reportArgumentType=false
 # Triton's language is no Python to a type checker.
 """What the kernels of a step of one row are made of: rows of weights in registers, multiplied and added.
 

@@ -179,8 +179,8 @@ class Launches:
     def _dependent(self, m: int, kernel: Any) -> dict[str, int | bool]:
         if not (self.pdl and m <= MOST_DEPENDENT):
             return {"PDL": 0}
-        soon = m == 1 and kernel.fn.__name__ in NEXT_SOON
-        return {"PDL": (SOON if soon else LATE).value, "launch_pdl": True}
+        when: Any = SOON if m == 1 and kernel.fn.__name__ in NEXT_SOON else LATE
+        return {"PDL": when.value, "launch_pdl": True}
 
 
 def kernels_for(m: int) -> Any:
