@@ -51,13 +51,15 @@ def inward_parts(x: Tensor, rotations: Tensor, heads: int, r: int, c: int) -> Tu
 def flash(queries: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa: UP006
     """Attention on a CPU of one row's queries [h, w] among latents that are keys and values, each read once.
 
-    Parts, two halves of each for two threads, are joined by the logarithms of their sums.
+    Long parts are taken as two halves for two threads; short ones and what is left over together, as a call costs more
+    than they do. All are joined by the logarithms of their sums.
     """
     rows = queries.view(1, 1, queries.shape[0], -1)
     outs: List[Tensor] = []  # noqa: UP006
     sums: List[Tensor] = []  # noqa: UP006
+    rest: List[Tensor] = []  # noqa: UP006
     for part in parts:
-        half = part.shape[0] // 2
+        half = part.shape[0] // 2 if part.shape[0] >= 64 else 0
         if half > 0:
             both = part[: 2 * half].view(1, 2, half, -1)
             out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -66,14 +68,37 @@ def flash(queries: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa
             outs.append(out)
             sums.append(total)
         if part.shape[0] > 2 * half:
-            one = part[2 * half :].view(1, 1, 1, -1)
-            out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                rows, one, one, 0.0, False, scale=scale
-            )
-            outs.append(out)
-            sums.append(total)
+            rest.append(part[2 * half :])
+    if len(rest) > 0:
+        one = (rest[0] if len(rest) == 1 else torch.cat(rest))[None, None]
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(rows, one, one, 0.0, False, scale=scale)
+        outs.append(out)
+        sums.append(total)
     shares = torch.softmax(torch.cat(sums, 1), 1)[0, :, :, None]  # [parts, h, 1]
     return (torch.cat(outs, 1)[0] * shares).sum(0).to(queries.dtype)
+
+
+@scripted
+def among_latents(low: Tensor, rotated: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa: UP006
+    """Attention of one sequence's rows: queries [h, n, c] and [n, h, r], the latents in a few tensors → [h, n, c]."""
+    h, n, c = low.shape
+    if n == 1 and not low.is_cuda:
+        return flash(torch.cat([low[:, 0], rotated[0]], -1), parts, scale)[:, None, :c]
+    queries = torch.cat([low, rotated.transpose(0, 1)], -1).view(h * n, -1).mul_(scale)
+    if len(parts) == 1:
+        scores = torch.mm(queries, parts[0].t())
+    else:
+        scores = torch.cat([torch.mm(queries, part.t()) for part in parts], -1)
+    if n > 1:  # a row sees none of those behind it
+        behind = torch.full([n, n], float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
+        scores.view(h, n, -1)[:, :, scores.shape[1] - n :].add_(behind)
+    shares = torch.softmax(scores, -1, dtype=torch.float32).to(low.dtype)
+    at = parts[0].shape[0]
+    mixed = torch.mm(shares[:, :at], parts[0][:, :c])
+    for part in parts[1:]:
+        mixed.addmm_(shares[:, at : at + part.shape[0]], part[:, :c])
+        at += part.shape[0]
+    return mixed.view(h, n, c)
 
 
 @scripted
@@ -89,26 +114,9 @@ def absorbed(
 
     Queries [n, h, d] and [n, h, r], W_UK [h, d, c], W_UV [h, c, v], the latents in a few tensors → [n, h * v].
     """
-    n, h, c = unrotated.shape[0], unrotated.shape[1], key_up.shape[2]
     low = torch.bmm(unrotated.transpose(0, 1), key_up)  # [h, n, c]
-    if n == 1 and not low.is_cuda:
-        mixed = flash(torch.cat([low[:, 0], rotated[0]], -1), parts, scale)[:, None, :c]
-        return torch.bmm(mixed, value_up).view(1, -1)
-    queries = torch.cat([low, rotated.transpose(0, 1)], -1).view(h * n, -1).mul_(scale)
-    if len(parts) == 1:
-        scores = torch.mm(queries, parts[0].t())
-    else:
-        scores = torch.cat([torch.mm(queries, part.t()) for part in parts], -1)
-    if n > 1:  # a row sees none of those behind it
-        behind = torch.full([n, n], float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
-        scores.view(h, n, -1)[:, :, scores.shape[1] - n :].add_(behind)
-    shares = torch.softmax(scores, -1, dtype=torch.float32).to(unrotated.dtype)
-    at = parts[0].shape[0]
-    mixed = torch.mm(shares[:, :at], parts[0][:, :c])
-    for part in parts[1:]:
-        mixed.addmm_(shares[:, at : at + part.shape[0]], part[:, :c])
-        at += part.shape[0]
-    return torch.bmm(mixed.view(h, n, c), value_up).transpose(0, 1).reshape(n, -1)
+    mixed = among_latents(low, rotated, parts, scale)
+    return torch.bmm(mixed, value_up).transpose(0, 1).reshape(unrotated.shape[0], -1)
 
 
 def expanded(unrotated: Tensor, rotated: Tensor, expand: Tensor, parts: list[Tensor], v: int, scale: float) -> Tensor:

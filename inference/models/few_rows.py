@@ -9,7 +9,7 @@ from typing import List, Tuple  # noqa: UP035
 import torch
 from torch import Tensor
 
-from inference.models.attention import absorbed, gated, inward_parts, rms_norm
+from inference.models.attention import among_latents, gated, inward_parts, rms_norm
 from inference.models.int8_cpu import Packed, packed_product
 from inference.models.scripted import scripted, scripted_module
 
@@ -80,13 +80,16 @@ class LatentLayers(torch.nn.Module):
             latent = rms_norm(latent, latent_norm, self.latent_eps)
             pool.index_copy_(0, slots, torch.cat([latent, turned[:, self.heads]], -1))
             unrotated = unrotated.view(x.shape[0], self.heads, -1)
-            outs: List[Tensor] = []  # noqa: UP006
+            low = torch.bmm(unrotated.transpose(0, 1), key_up)  # of all sequences at once, as their outputs are below
+            mixed: List[Tensor] = []  # noqa: UP006
             at = 0
             for count, span in zip(counts, spans):  # noqa: B905  TorchScript has no strict
                 parts = parts_of(span, pool, number)
-                queries, rotated = unrotated[at : at + count], turned[at : at + count, : self.heads]
-                outs.append(absorbed(queries, rotated, key_up, value_up, parts, self.scale))
+                rotated = turned[at : at + count, : self.heads]
+                mixed.append(among_latents(low[:, at : at + count], rotated, parts, self.scale))
                 at += count
+            out = torch.bmm(mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1), value_up)
+            outs = [out.transpose(0, 1).reshape(x.shape[0], -1)]
             x = behind_attention(x, outs, feed_norm, output, gate_up, down, buffers, self.eps)
         return x
 

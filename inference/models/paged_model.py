@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SMALLEST_CHUNK = 64
 """Prompt tokens a forward below which nothing is gained on a device out of memory."""
-RESERVE = 16
+RESERVE = 64
 """Slots that a decoding sequence takes at a time: one by one, those of several would lie scattered in a full pool."""
 
 

@@ -76,15 +76,17 @@ class Slots:
             run = slice(self._slots[0], self._slots[-1] + 1)
             return [run if one else torch.tensor(self._slots, device=self._device)]
         found: list[slice | Tensor] = []
-        scattered: list[int] = []
-        for first, past in [*self._runs, [0, LONG]]:
-            if past - first < LONG:
-                scattered += range(first, past)
+        scattered: list[list[int]] = []
+        for run in [*self._runs, [0, LONG]]:
+            if run[1] - run[0] < LONG:
+                scattered.append(run)
                 continue
-            if scattered:
-                found.append(torch.tensor(scattered))
-                scattered = []
-            found.append(slice(first, past))
+            if len(scattered) == 1:
+                found.append(slice(*scattered[0]))
+            elif scattered:
+                found.append(torch.tensor([slot for first, past in scattered for slot in range(first, past)]))
+            scattered = []
+            found.append(slice(*run))
         return found[:-1]
 
 
