@@ -130,10 +130,13 @@ def test_health_is_answered_early_and_the_starter_is_ready_in_time(me: dict[str,
     asyncio.run(run())  # the page cache is warm from here on
     subprocess.run([FIMBLE, "worker", "stop"], env=me, check=True)
     early, ready, status = asyncio.run(run())
-    print(f"first health after {early:.2f} s, ready after {ready:.2f} s")
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], env=me, check=True)
+    torch_alone = time.perf_counter() - began
+    print(f"first health after {early:.2f} s, ready after {ready:.2f} s, torch alone after {torch_alone:.2f} s")
     assert status == "loading"
     assert early < 1.5
-    assert ready < 5
+    assert ready < max(5, 2.25 * torch_alone), "5 s, or more on a machine that needs over 2.2 s to import torch"
 
 
 def test_many_servers_racing_for_a_worker_get_exactly_one(me: dict[str, str]) -> None:
