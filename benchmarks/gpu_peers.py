@@ -9,10 +9,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from benchmarks import report
 from benchmarks.lite import LITE
 
 CONTEXT = 4096
-COMPILE_S = 120
+COMPILE_S = 300
 """Seconds that compiling a decode step may take before it is given up."""
 
 
@@ -70,10 +71,11 @@ def figures(model: Any) -> dict[str, Any]:
     cold()
     found: dict[str, Any] = {"cold_4k_ms": round(min(_seconds(cold) for _ in range(3)) * 1000, 1)}
     cache = cold().past_key_values
-    keys = [_seconds(lambda: model(input_ids=ids[:, :2], past_key_values=cache, use_cache=True)) for _ in range(6)]
-    found["keystroke_ms"] = round(sorted(keys)[3] * 1000, 1)
+    # The first keys find no plan for their attention, and wait a second for one; the figure is of those that find one.
+    keys = [_seconds(lambda: model(input_ids=ids[:, :2], past_key_values=cache, use_cache=True)) for _ in range(16)]
+    found["keystroke_ms"] = round(report.percentile(keys, 0.25) * 1000, 1)
     _generate(model, 2)
-    one, many = (min(_generate(model, tokens) for _ in range(2)) for tokens in (1, 33))
+    one, many = (report.percentile([_generate(model, tokens) for _ in range(5)], 0.5) for tokens in (1, 33))
     found["generate_tokens_s"] = round(32 / (many - one), 1)
     return found
 

@@ -128,24 +128,25 @@ def attend(
         return
     # Positions and slots are as old as the step: they may be read before the kernel before ends.
     slots_at = table_at + tl.load(sequences_at + row).to(tl.int64) * width
-    t = first + tl.arange(0, BT)
-    slot = tl.load(slots_at + t, mask=t < last, other=0)
+    slot = _slots(slots_at, first, last, BT, ALONE)
+    some_h, some_c, some_r = (h < H)[:, None], (c < C)[None, :], (r < R)[None, :]
     if PDL and not ALONE:
         _prefetch(pool_at, slot, C + R)
     begin(PDL)
     query = queries_at + (row * H + h)[:, None] * (C + R)
-    low = tl.load(query + c[None, :], mask=(h < H)[:, None] & (c < C)[None, :], other=0.0)  # [h, c]
-    turned = tl.load(query + C + r[None, :], mask=(h < H)[:, None] & (r < R)[None, :], other=0.0)  # [h, r]
+    low = tl.load(query + c[None, :], mask=some_h & some_c, other=0.0)  # [h, c]
+    turned = tl.load(query + C + r[None, :], mask=some_h & some_r, other=0.0)  # [h, r]
     most = tl.full([BH], float("-inf"), tl.float32)
     total = tl.zeros([BH], tl.float32)
     mixed = tl.zeros([BH, WIDE], tl.float32)
     for start in range(first, last, BT):
-        seen = start + tl.arange(0, BT) < last
         token = pool_at + slot.to(tl.int64)[:, None] * (C + R)
-        latent = tl.load(token + c[None, :], mask=seen[:, None] & (c < C)[None, :], other=0.0)  # [t, c]
-        key = tl.load(token + C + r[None, :], mask=seen[:, None] & (r < R)[None, :], other=0.0)  # [t, r]
-        t = start + BT + tl.arange(0, BT)
-        slot = tl.load(slots_at + t, mask=t < last, other=0)
+        seen = start + tl.arange(0, BT) < last
+        # A row alone reads the last token again rather than look at each: it waits for its arithmetic, not for memory.
+        wanted = tl.full([BT, 1], True, tl.int1) if ALONE else seen[:, None]
+        latent = tl.load(token + c[None, :], mask=wanted & some_c, other=0.0)  # [t, c]
+        key = tl.load(token + C + r[None, :], mask=wanted & some_r, other=0.0)  # [t, r]
+        slot = _slots(slots_at, start + BT, last, BT, ALONE)
         if ALONE:  # start is never below 0; what doesn't depend on it would be taken out of the loop
             scores = tl.dot(tl.where(start < 0, 0.0, low), tl.trans(latent), input_precision="ieee")
             scores = tl.dot(tl.where(start < 0, 0.0, turned), tl.trans(key), scores, input_precision="ieee") * scale
@@ -163,10 +164,20 @@ def attend(
     at = (row * SPLITS + part) * H + h
     tl.store(
         partial_at + at[:, None] * C + c[None, :],
-        (mixed / total[:, None]).to(partial_at.dtype.element_ty),
-        mask=(h < H)[:, None] & (c < C)[None, :],
+        (mixed * (1 / total)[:, None]).to(partial_at.dtype.element_ty),
+        mask=some_h & some_c,
     )
     tl.store(weights_at + at, most + tl.log2(total), mask=h < H)
+
+
+@triton.jit
+def _slots(slots_at, start, last, BT: tl.constexpr, ALONE: tl.constexpr):
+    """Of the tokens from `start` on; for a row ALONE again the last one's instead of those from `last` on."""
+    t = start + tl.arange(0, BT)
+    if ALONE:
+        return tl.load(slots_at + tl.minimum(t, last - 1))
+    else:
+        return tl.load(slots_at + t, mask=t < last, other=0)
 
 
 @triton.jit

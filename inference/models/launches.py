@@ -18,6 +18,7 @@ from inference.models.feed_forward import FeedForward
 from inference.models.matrices import Floating, Int8Weights, Matrix
 from inference.models.sizes import power_of_two, tiles
 from inference.models.step_tiles import (
+    INT8_NEXT_SOON,
     INT8_TILES,
     JOINED,
     MASKS,
@@ -61,6 +62,7 @@ class Launches:
             pdl if pdl is not None else device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         )
         int8 = isinstance(model.head, Int8Weights)
+        self._next_soon = INT8_NEXT_SOON if int8 else NEXT_SOON
         self.tiles = {rows: tiles | (INT8_TILES.get(rows, {}) if int8 else {}) for rows, tiles in TILES.items()}
 
         def room(*shape: int, dtype: torch.dtype = model.dtype) -> Tensor:
@@ -179,7 +181,7 @@ class Launches:
     def _dependent(self, m: int, kernel: Any) -> dict[str, int | bool]:
         if not (self.pdl and m <= MOST_DEPENDENT):
             return {"PDL": 0}
-        when: Any = SOON if m == 1 and kernel.fn.__name__ in NEXT_SOON else LATE
+        when: Any = SOON if m == 1 and kernel.fn.__name__ in self._next_soon else LATE
         return {"PDL": when.value, "launch_pdl": True}
 
 

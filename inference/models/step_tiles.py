@@ -12,7 +12,7 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows for which there is a graph; between them a step is filled up with rows that do nothing."""
 SPLITS = 128
 """Most parts in which a row attends to its tokens."""
-PIECES = 4
+PIECES = 8
 """In so many a head's output is computed for a row alone; there would be too few programs otherwise."""
 MASKS = 16
 """Masks over the vocabulary kept on the device."""
@@ -22,7 +22,8 @@ JOINED = 256
 """Outputs a tile of what adds up the experts of many rows."""
 MOST_DEPENDENT = 8
 """Rows up to which kernels begin before the one before ends; with more of them that costs more than it brings."""
-NEXT_SOON = frozenset({"absorb", "attend", "expand", "experts"})
+NEXT_SOON = frozenset({"absorb", "attend", "expand", "experts", "down"})
+INT8_NEXT_SOON = frozenset({"absorb", "attend", "expand", "linear", "gated"})
 """Kernels of a row alone whose next one may begin as soon as they wait, rather than when they are nearly done."""
 LOG2E = 1.4426950408889634
 
@@ -51,7 +52,7 @@ TILES: dict[int, dict[str, Tile]] = {
         "dense": Tile(4, 2048, 4),
         "dense down": Tile(4, 2048, 4),
         "experts": Tile(4, 512, 8, 2),
-        "experts down": Tile(4, 128, 8),
+        "experts down": Tile(4, 128, 8, 3),
         "head": Tile(8, 2048, 4),
     },
     16: {
@@ -96,7 +97,7 @@ INT8_TILES: dict[int, dict[str, Tile]] = {
     1: {
         "output": Tile(16, 1024, 8, 2),
         "experts": Tile(16, 256, 4, 3),
-        "experts down": Tile(4, 128, 16, 6),
+        "experts down": Tile(4, 128, 16, 4),
         "head": Tile(16, 256, 4),
     },
     16: {

@@ -97,7 +97,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def load(folder: Path, device: str, dtype: torch.dtype = torch.float32) -> PagedModel:
     shape = config(json.loads((folder / "config.json").read_text()))
-    floats = torch.float32 if dtype == torch.int8 else dtype
+    floats = dtype if dtype != torch.int8 else torch.float32 if device == "cpu" else torch.bfloat16
     source = Checkpoint(folder, device, floats, int8=dtype == torch.int8)
     source.require(shapes(shape))
     return native(shape, source, device, dtype, 4096)
