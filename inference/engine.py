@@ -1,7 +1,7 @@
 """The step loop: one thread that owns the model and advances everybody's completions one forward at a time.
 
 Each turn: take what was submitted and cancelled, choose rows (see `schedule`; decode steps with their drafts), one
-forward, publish. Cancelled work stops at the next turn.
+forward, publish. Cancelled work stops at the next turn; in the middle of a long forward if others wait.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from inference.choice import Choice, Sink, Ticket, milliseconds
 from inference.decoding import ENDED_BEFORE, Decoding, Output
 from inference.drafts import WIDTH, Costs, Draft, Drafts, packed
 from inference.memory import ran_out
-from inference.models import Best, Model
+from inference.models import Best, GivenUp, Model
 from inference.prefix_cache import OutOfSlots
-from inference.requests import Request
-from inference.schedule import chosen, is_scored
+from inference.requests import Request, replaces
+from inference.schedule import chosen, is_scored, is_unwanted
 from inference.tokens import Markers, Tokens
 from inference.wire import End, EndReason, Failure
 
@@ -111,7 +111,8 @@ class Engine:
 
     def _admit(self, ticket: Ticket) -> None:
         request = ticket.request
-        self._replace_older(request)
+        for choice in [c for c in self._choices if replaces(request, c.ticket.request)]:
+            self._end(choice, "superseded")
         if ticket.cancelled:
             return ticket.publish(End("cancelled"))
         try:
@@ -124,28 +125,27 @@ class Engine:
         self.counts["reused"] += choice.sequence.reused
         return None
 
-    def _replace_older(self, request: Request) -> None:
-        if not request.session:
-            return
-        for choice in list(self._choices):
-            older = choice.ticket.request
-            warming = request.priority == "background" and older.priority == "interactive"
-            if older.session == request.session and not warming:
-                self._end(choice, "superseded")
+    def _are_unwanted(self, choices: list[Choice]) -> bool:
+        with self._wake:
+            return self._closed or is_unwanted(choices, self._inbox)
 
     def _turn(self, wanted: list[tuple[Choice, int]]) -> None:
         rows = [self._row(choice, count, len(wanted)) for choice, count in wanted]
         choices = [choice for choice, _ in wanted]
         began = time.perf_counter()
         try:
-            logits, best = self._model.forward(rows), self._model.best
+            logits, best = self._model.forward(rows, lambda: self._are_unwanted(choices)), self._model.best
             if best:
                 self._go_on(choices)
                 best.at(0)  # here it waits, and here a device says what went wrong
-        except OutOfSlots as error:  # the largest request fails, the others go on without it
-            for choice, _ in wanted:
+        except (GivenUp, OutOfSlots) as error:
+            for choice in choices:
                 self._take_back_draft(choice)
-            return self._fail([max((choice for choice, _ in wanted), key=lambda c: len(c.sequence.ids))], error)
+            if isinstance(error, OutOfSlots):  # the largest request fails, the others go on without it
+                self._fail([max(choices, key=lambda c: len(c.sequence.ids))], error)
+            else:
+                self.counts["given_up"] += 1
+            return None
         except Exception as error:  # noqa: BLE001  these requests fail, the engine lives on
             return self._fail(choices, error)
         self.counts["steps"] += 1
@@ -334,7 +334,9 @@ class Engine:
         """Ends the requests of these choices with an error, or has them tried again in smaller pieces."""
         if isinstance(error, torch.OutOfMemoryError | OutOfSlots):
             log.warning("out of memory: %s", error)
-            failure = Failure("out_of_memory", self._out_of_memory(error))
+            full = isinstance(error, OutOfSlots)
+            why = str(error) if full else ran_out(self._model.device, self._model.dtype, error)
+            failure = Failure("out_of_memory", why)
             if isinstance(error, torch.OutOfMemoryError) and self._model.shrink():
                 log.warning("from now on %s prompt tokens a forward", self._model.chunk)
                 for choice in choices:
@@ -352,6 +354,3 @@ class Engine:
         if failure.error == "out_of_memory":
             self._model.forget()
         return None
-
-    def _out_of_memory(self, error: Exception) -> str:
-        return str(error) if isinstance(error, OutOfSlots) else ran_out(self._model.device, self._model.dtype, error)

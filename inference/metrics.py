@@ -23,6 +23,7 @@ COUNTERS = {
     "drafted": "Tokens guessed ahead and verified.",
     "accepted": "Guessed tokens that were right.",
     "steps": "Forwards of the model.",
+    "given_up": "Forwards broken off, as nobody wanted what they computed and somebody waited.",
 }
 
 

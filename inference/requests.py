@@ -59,6 +59,20 @@ class TextRequest:
 Request = FimRequest | TextRequest
 
 
+def replaces(newer: Request, older: Request) -> bool:
+    """Whether a session has `newer` in the place of `older`. Work asked ahead replaces nothing that somebody awaits."""
+    ahead = newer.priority == "background" and older.priority == "interactive"
+    return bool(newer.session) and newer.session == older.session and not ahead
+
+
+def goes_on_from(newer: Request, older: Request) -> bool:
+    """Whether what is computed for `older`, but for its last few tokens, is of use to `newer`."""
+    if isinstance(newer, FimRequest) and isinstance(older, FimRequest):
+        return (newer.prefix, newer.suffix) == (older.prefix, older.suffix)
+    both = [request.prompt for request in (newer, older) if isinstance(request, TextRequest)]
+    return len(both) == 2 and isinstance(both[0], str) and isinstance(both[1], str) and both[0].startswith(both[1])
+
+
 @attrs.frozen
 class Chosen(Piece):
     """One token of a `TextRequest` with `logprobs`; `text` is what it made certain, `spelled` the token itself."""

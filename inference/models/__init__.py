@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+
+
+class GivenUp(Exception):
+    """A forward was broken off, as nobody wanted what it computes."""
 
 
 class Sequence(Protocol):
@@ -44,7 +49,7 @@ class Model(Protocol[S]):
     chunk: int
     """Most prompt tokens of one forward while others wait."""
     longest_chunk: int
-    """Most prompt tokens of one forward when nobody does: what a cancellation may have to wait for."""
+    """Most prompt tokens of one forward when nobody does: with others, what somebody who comes then waits for."""
     device: str
     dtype: str
     cuts: bool
@@ -62,11 +67,11 @@ class Model(Protocol[S]):
         """A second continuation of the same tokens, sharing what is computed."""
         ...
 
-    def forward(self, rows: list[tuple[S, int, int]]) -> Tensor:
-        """Computes the next n tokens of each (sequence, n, outputs).
+    def forward(self, rows: list[tuple[S, int, int]], unwanted: Callable[[], bool] = lambda: False) -> Tensor:
+        """Computes the next n tokens of each (sequence, n, outputs). A long one asks now and then if it is `unwanted`.
 
         Returns float32 logits after each sequence's last `outputs` of them, [sum of outputs, vocab]. Raises
-        `torch.OutOfMemoryError` or `OutOfSlots` and then leaves the sequences as they were.
+        `torch.OutOfMemoryError`, `OutOfSlots` or `GivenUp` and then leaves the sequences as they were.
         """
         ...
 

@@ -168,6 +168,7 @@ class DeepseekV2:
             return self.head(rms_norm(x, self.norm, eps)).float()
         last = self.layers[-1]
         for i, layer in enumerate(self.layers):
+            rows.go_on()
             # Beyond the last layer's latents only the outputs count.
             wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
             seen = rms_norm(x, layer.attention_norm, eps)

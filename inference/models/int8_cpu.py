@@ -104,15 +104,21 @@ def _for_many(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @scripted
+def _plus_128(x: Tensor) -> Tensor:
+    """Whole floats, -128 to 127, plus 128 as unsigned bytes; torch makes floats signed bytes four times as fast."""
+    return x.to(torch.int8).to(torch.uint8).bitwise_xor_(128)
+
+
+@scripted
 def _one_dnn(x: Tensor, packed: Tensor, first: Tensor, second: Tensor, zero: Tensor) -> Tensor:
     """[rows, in] → [rows, out]. The kernel takes activations as unsigned bytes, and adds the second digits' product to
     the first's itself; `first` and `second`: the scales of each."""
     unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
     rest = x / unit
     units = rest.round()
-    seconds = rest.sub_(units).mul_(254.0).round_().add_(128.0).to(torch.uint8)
+    seconds = _plus_128(rest.sub_(units).mul_(254.0).round_())
     units = torch.ops.onednn.qlinear_pointwise(
-        units.add_(128.0).to(torch.uint8), 1.0, 128, packed, first, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        _plus_128(units), 1.0, 128, packed, first, zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
     both = torch.ops.onednn.qlinear_pointwise(
         seconds, 1.0, 128, packed, second, zero, units, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""

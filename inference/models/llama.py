@@ -121,6 +121,7 @@ class Llama:
             return self.head(rms_norm(x, self.norm, eps)).float()
         last = self.layers[-1]
         for i, layer in enumerate(self.layers):
+            rows.go_on()
             # Beyond the last layer's keys and values only the outputs count.
             wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
             attended = self._attention(layer, rms_norm(x, layer.attention_norm, eps), pool[i], rows, rotations, wanted)

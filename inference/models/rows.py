@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
 from torch import Tensor
+
+from inference.models import GivenUp
 
 
 class Context(Protocol):
@@ -40,6 +43,12 @@ class Rows:
     slots: Tensor  # int64 [n]
     groups: list[Group]
     outputs: Tensor  # int64: the rows whose logits are wanted, of each group the last few
+    unwanted: Callable[[], bool] = lambda: False
+
+    def go_on(self) -> None:
+        """Raises `GivenUp` if nobody wants these rows any more; a long forward asks between two layers."""
+        if self.unwanted():
+            raise GivenUp
 
     def last_only(self) -> list[Group]:
         """The groups reduced to their outputs, one behind the other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
@@ -67,8 +68,10 @@ class TransformersModel:
         return CachedSequence(list(sequence.ids), length, length, _first(sequence.cache, length))
 
     @torch.inference_mode()
-    def forward(self, rows: list[tuple[CachedSequence, int, int]]) -> Tensor:
-        """See `Model.forward`."""
+    def forward(
+        self, rows: list[tuple[CachedSequence, int, int]], unwanted: Callable[[], bool] = lambda: False
+    ) -> Tensor:
+        """See `Model.forward`; its chunks are small enough to be finished."""
         return torch.cat([self._advance(*row) for row in rows])
 
     def _advance(self, sequence: CachedSequence, count: int, outputs: int) -> Tensor:

@@ -22,7 +22,7 @@ from transformers import (
 
 from inference.checkpoint import Checkpoint, Int8
 from inference.memory import weight_bytes
-from inference.models import int8_cpu
+from inference.models import GivenUp, int8_cpu
 from inference.models.int8_cpu import PACKED_ROWS
 from inference.models.llama import Llama
 from inference.models.llama_config import config, shapes
@@ -216,6 +216,19 @@ def test_int8_is_its_weights_made_floats(folders: dict[str, Path], variant: str,
         ours = torch.cat([exact.forward([(sequence, min(size, 400 - at), min(size, 400 - at))]) for at in steps])
         assert error(ours, expected) < (INT8_ERROR if device == "cpu" else 3e-2), f"in steps of {size}"
         exact.end(sequence, keep=False)
+
+
+def test_a_prompt_that_is_unwanted_is_broken_off_and_leaves_nothing_behind(folders: dict[str, Path]) -> None:
+    model = load(folders["Qwen2.5-Coder 0.5B: tied"], "cpu")
+    sequence, asked = model.begin(IDS, reuse=True), iter([False, True])
+    with pytest.raises(GivenUp):
+        model.forward([(sequence, 400, 1)], lambda: next(asked))
+    assert (sequence.computed, model.figures()["slots_held"]) == (0, 0)
+    fresh = model.begin(IDS, reuse=False)
+    assert torch.equal(model.forward([(sequence, 400, 1)]), model.forward([(fresh, 400, 1)]))
+    model.end(sequence, keep=False)
+    model.end(fresh, keep=False)
+    model.check()
 
 
 def test_a_tied_model_has_its_one_table_as_int8_and_the_head_with_it(folders: dict[str, Path]) -> None:

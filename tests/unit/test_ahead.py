@@ -6,6 +6,7 @@ Only a GPU begins them; here the starter does what the device would, with a chec
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
@@ -46,8 +47,10 @@ class Foreseeing(PagedModel):
         self.live.discard(id(sequence))
         super().end(sequence, keep=keep)
 
-    def forward(self, rows: list[tuple[PagedSequence, int, int]]) -> Tensor:
-        logits = super().forward(rows)
+    def forward(
+        self, rows: list[tuple[PagedSequence, int, int]], unwanted: Callable[[], bool] = lambda: False
+    ) -> Tensor:
+        logits = super().forward(rows, unwanted)
         allowed: list[Tensor | None] = []
         for sequence, _, outputs in rows:
             allowed += [None] * (outputs - 1) + [sequence.allowed]

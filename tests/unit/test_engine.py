@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, cast
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -238,6 +240,97 @@ def test_a_cancelled_prefill_leaves_its_chunks_as_cache(engine: Engine) -> None:
     assert Answer(engine, request).ends()[0].reused >= 256
 
 
+class Held:
+    """The model, whose next forward of many tokens waits for `go` in its first layer."""
+
+    def __init__(self, model: Any, tokens: int = 600):
+        self._model, self._tokens = model, tokens
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def forward(self, rows: Any, unwanted: Callable[[], bool]) -> Any:
+        """The model's own."""
+
+        def asked() -> bool:
+            if long and not self.reached.is_set():
+                self.reached.set()
+                assert self.go.wait(60)
+            return unwanted()
+
+        long = sum(count for _, count, _ in rows) >= self._tokens
+        return self._model.forward(rows, asked)
+
+
+COLD = FimRequest("value = compute(1)\n" * 150, "\nprint(value)\n", "", Stops(max_tokens=4), session="s")
+
+
+@pytest.mark.parametrize(
+    ("then", "broken_off"),
+    [
+        (attrs.evolve(COLD, typed="va"), False),
+        (attrs.evolve(COLD, typed="va", session="t"), False),
+        (attrs.evolve(COLD, prefix="another = 2\n"), True),
+        (attrs.evolve(COLD, prefix="another = 2\n", session="t"), True),
+        (attrs.evolve(COLD, prefix="another = 2\n", session="t", priority="background"), True),
+        (None, False),
+    ],
+    ids=["typing on", "typing on elsewhere", "another place", "another file", "work asked ahead", "nobody"],
+)
+def test_a_long_prompt_that_was_cancelled_is_broken_off_only_for_who_has_no_use_for_it(
+    loaded: Loaded, then: FimRequest | None, broken_off: bool
+) -> None:
+    model: Any = Held(loaded.model)
+    loaded.model.forget()
+    engine = Engine(model, loaded.tokens, loaded.markers)
+    first = Answer(engine, COLD)
+    assert model.reached.wait(60)
+    first.ticket.cancelled = True
+    next_one = Answer(engine, then) if then else None
+    model.go.set()
+    assert first.ends()[0].reason in ("cancelled", "superseded")
+    text = next_one.text() if next_one else ""
+    assert engine.counts["given_up"] == broken_off
+    assert bool(engine.counts["prefilled"] > 600) is not broken_off
+    if next_one and not broken_off:
+        assert next_one.ends()[0].reused > 600
+    assert Answer(engine, COLD).ends()[0].reused > 600 or broken_off
+    engine.close()
+    cast(PagedModel, loaded.model).check()
+    if then:
+        fresh = Engine(loaded.model, loaded.tokens, loaded.markers, drafts=False)
+        assert Answer(fresh, attrs.evolve(then, reuse=False, session="")).text() == text
+        fresh.close()
+
+
+def test_a_long_prompt_that_is_wanted_is_not_broken_off(loaded: Loaded) -> None:
+    model: Any = Held(loaded.model)
+    loaded.model.forget()
+    engine = Engine(model, loaded.tokens, loaded.markers)
+    first = Answer(engine, COLD)
+    assert model.reached.wait(60)
+    other = Answer(engine, attrs.evolve(COLD, prefix="another = 2\n", session="t"))
+    model.go.set()
+    assert first.ends()[0].reason not in ("cancelled", "superseded")
+    other.ends()
+    assert engine.counts["given_up"] == 0
+    engine.close()
+
+
+def test_closing_breaks_off_a_long_prompt(loaded: Loaded) -> None:
+    model: Any = Held(loaded.model)
+    loaded.model.forget()
+    engine = Engine(model, loaded.tokens, loaded.markers)
+    first = Answer(engine, COLD)
+    assert model.reached.wait(60)
+    threading.Timer(0.2, model.go.set).start()
+    engine.close()
+    assert first.ends()[0].reason == "cancelled"
+    assert engine.counts["given_up"] == 1
+    cast(PagedModel, loaded.model).check()
+
+
 def test_a_prompt_beyond_the_window_is_refused_with_the_figures(engine: Engine) -> None:
     answer = Answer(engine, FimRequest("x = 1\n" * 2000))
     failure = answer.next()
@@ -251,7 +344,7 @@ def test_a_full_device_is_said_and_survived(loaded: Loaded, monkeypatch: pytest.
     engine = Engine(loaded.model, loaded.tokens, loaded.markers)
     with monkeypatch.context() as patched:  # memory can't be filled on demand; the error is the device's own
 
-        def full(_rows: object) -> None:
+        def full(*_: object) -> None:
             raise torch.OutOfMemoryError("tried to allocate")
 
         patched.setattr(loaded.model, "forward", full)

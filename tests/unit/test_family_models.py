@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Reciter:
     def fork(self, sequence: Said) -> Said:
         return attrs.evolve(sequence, ids=list(sequence.ids))
 
-    def forward(self, rows: list[tuple[Said, int, int]]) -> Tensor:
+    def forward(self, rows: list[tuple[Said, int, int]], unwanted: Callable[[], bool] = lambda: False) -> Tensor:
         logits = torch.full((len(rows), self._vocabulary), -9.0)
         for row, (sequence, count, _) in enumerate(rows):
             sequence.computed += count
