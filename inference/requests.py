@@ -66,9 +66,12 @@ def replaces(newer: Request, older: Request) -> bool:
 
 
 def goes_on_from(newer: Request, older: Request) -> bool:
-    """Whether what is computed for `older`, but for its last few tokens, is of use to `newer`."""
+    """Whether at least half of what is computed for `older` is of use to `newer`."""
     if isinstance(newer, FimRequest) and isinstance(older, FimRequest):
-        return (newer.prefix, newer.suffix) == (older.prefix, older.suffix)
+        if newer.prefix == older.prefix and newer.suffix == older.suffix:
+            return True
+        shorter, longer = sorted((newer.prefix, older.prefix), key=len)
+        return longer.startswith(shorter) and 2 * len(shorter) >= len(older.prefix) + len(older.suffix)
     both = [request.prompt for request in (newer, older) if isinstance(request, TextRequest)]
     return len(both) == 2 and isinstance(both[0], str) and isinstance(both[1], str) and both[0].startswith(both[1])
 

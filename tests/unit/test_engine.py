@@ -271,12 +271,25 @@ COLD = FimRequest("value = compute(1)\n" * 150, "\nprint(value)\n", "", Stops(ma
     [
         (attrs.evolve(COLD, typed="va"), False),
         (attrs.evolve(COLD, typed="va", session="t"), False),
+        (attrs.evolve(COLD, prefix=COLD.prefix + "value = 2\n", suffix=""), False),
+        (attrs.evolve(COLD, prefix=COLD.prefix[:-200]), False),
+        (attrs.evolve(COLD, prefix=COLD.prefix[: len(COLD.prefix) // 3]), True),
         (attrs.evolve(COLD, prefix="another = 2\n"), True),
         (attrs.evolve(COLD, prefix="another = 2\n", session="t"), True),
         (attrs.evolve(COLD, prefix="another = 2\n", session="t", priority="background"), True),
         (None, False),
     ],
-    ids=["typing on", "typing on elsewhere", "another place", "another file", "work asked ahead", "nobody"],
+    ids=[
+        "typing on",
+        "typing on elsewhere",
+        "below",
+        "above",
+        "far above",
+        "another place",
+        "another file",
+        "work asked ahead",
+        "nobody",
+    ],
 )
 def test_a_long_prompt_that_was_cancelled_is_broken_off_only_for_who_has_no_use_for_it(
     loaded: Loaded, then: FimRequest | None, broken_off: bool
@@ -294,7 +307,7 @@ def test_a_long_prompt_that_was_cancelled_is_broken_off_only_for_who_has_no_use_
     assert engine.counts["given_up"] == broken_off
     assert bool(engine.counts["prefilled"] > 600) is not broken_off
     if next_one and not broken_off:
-        assert next_one.ends()[0].reused > 600
+        assert next_one.ends()[0].reused > 500
     assert Answer(engine, COLD).ends()[0].reused > 600 or broken_off
     engine.close()
     cast(PagedModel, loaded.model).check()
