@@ -57,7 +57,7 @@ class PagedModel:
         """`slots`: tokens that the pool holds; `dtype`: of what is kept there; `form`: of the weights, in words."""
         self._model = model
         self.window, self.device, self.dtype = min(window, slots), model.device, form
-        # Each chunk expands the latents before it anew: one of 1,200 tokens takes a fifth less than three of 400.
+        # Each chunk expands the latents before it anew, so that one takes less than several.
         self.chunk, self.longest_chunk = (128, 1280) if model.device == "cpu" else (512, 4096)
         self.cuts = True
         self.cache = PrefixCache(slots)

@@ -263,6 +263,16 @@ class Held:
         return self._model.forward(rows, asked)
 
 
+def in_a_long_prompt(loaded: Loaded) -> tuple[Held, Engine, Answer]:
+    """An engine that has begun with `COLD`."""
+    model: Any = Held(loaded.model)
+    loaded.model.forget()
+    engine = Engine(model, loaded.tokens, loaded.markers)
+    first = Answer(engine, COLD)
+    assert model.reached.wait(60)
+    return model, engine, first
+
+
 COLD = FimRequest("value = compute(1)\n" * 150, "\nprint(value)\n", "", Stops(max_tokens=4), session="s")
 
 
@@ -294,11 +304,7 @@ COLD = FimRequest("value = compute(1)\n" * 150, "\nprint(value)\n", "", Stops(ma
 def test_a_long_prompt_that_was_cancelled_is_broken_off_only_for_who_has_no_use_for_it(
     loaded: Loaded, then: FimRequest | None, broken_off: bool
 ) -> None:
-    model: Any = Held(loaded.model)
-    loaded.model.forget()
-    engine = Engine(model, loaded.tokens, loaded.markers)
-    first = Answer(engine, COLD)
-    assert model.reached.wait(60)
+    model, engine, first = in_a_long_prompt(loaded)
     first.ticket.cancelled = True
     next_one = Answer(engine, then) if then else None
     model.go.set()
@@ -318,11 +324,7 @@ def test_a_long_prompt_that_was_cancelled_is_broken_off_only_for_who_has_no_use_
 
 
 def test_a_long_prompt_that_is_wanted_is_not_broken_off(loaded: Loaded) -> None:
-    model: Any = Held(loaded.model)
-    loaded.model.forget()
-    engine = Engine(model, loaded.tokens, loaded.markers)
-    first = Answer(engine, COLD)
-    assert model.reached.wait(60)
+    model, engine, first = in_a_long_prompt(loaded)
     other = Answer(engine, attrs.evolve(COLD, prefix="another = 2\n", session="t"))
     model.go.set()
     assert first.ends()[0].reason not in ("cancelled", "superseded")
@@ -332,11 +334,7 @@ def test_a_long_prompt_that_is_wanted_is_not_broken_off(loaded: Loaded) -> None:
 
 
 def test_closing_breaks_off_a_long_prompt(loaded: Loaded) -> None:
-    model: Any = Held(loaded.model)
-    loaded.model.forget()
-    engine = Engine(model, loaded.tokens, loaded.markers)
-    first = Answer(engine, COLD)
-    assert model.reached.wait(60)
+    model, engine, first = in_a_long_prompt(loaded)
     threading.Timer(0.2, model.go.set).start()
     engine.close()
     assert first.ends()[0].reason == "cancelled"
