@@ -106,8 +106,10 @@ class _Compiling(Steps):
         super().__init__(*values, **options)
         self.made: list[tuple[str, Any]] = []
 
-    def _launch(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> None:
-        self.made.append((kernel.fn.__name__, self.compile_one(m, kernel, grid, values, **options)))
+    def _launch(
+        self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], *, late: bool = False, **options: Any
+    ) -> None:
+        self.made.append((kernel.fn.__name__, self.compile_one(m, kernel, grid, values, late=late, **options)))
 
 
 def compiled(arch: int, rows: int, dtype: str) -> list[Compiled]:

@@ -118,11 +118,14 @@ class Launches:
 
     def _normed(self, name: str, m: int, i: int, weight: tuple[Tensor, Tensor | None], out: Tensor) -> str:
         tile, (n, k) = self._tile(name, m), weight[0].shape
+        # Attention reads positions and slots as it comes up: in the first layer `embed`, which writes them, must have
+        # ended by then.
         self._launch(
             m,
             kernels_for(m).linear,
             (tiles(n, tile.n),),
             (self._scaled, *weight, self._squares, out, *_rows(m), n, self.model.config.rms_norm_eps),
+            late=i == 0,
             K=k,
             **sums(self._sums_before(m, i)),
             **self._cut(tile, m, weight[1]),
@@ -175,13 +178,16 @@ class Launches:
         stages = max(2, min(tile.stages, SHARED // stage))
         return common | {"T": self._type, "BM": wide(m), "num_stages": stages}
 
-    def _launch(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> None:
-        kernel[grid](*values, **options, **self._dependent(m, kernel))
+    def _launch(
+        self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], *, late: bool = False, **options: Any
+    ) -> None:
+        """`late`: the next one may not begin before this one has seen the one before end."""
+        kernel[grid](*values, **options, **self._dependent(m, kernel, late))
 
-    def _dependent(self, m: int, kernel: Any) -> dict[str, int | bool]:
+    def _dependent(self, m: int, kernel: Any, late: bool) -> dict[str, int | bool]:
         if not (self.pdl and m <= MOST_DEPENDENT):
             return {"PDL": 0}
-        when: Any = SOON if m == 1 and kernel.fn.__name__ in self._next_soon else LATE
+        when: Any = SOON if m == 1 and not late and kernel.fn.__name__ in self._next_soon else LATE
         return {"PDL": when.value, "launch_pdl": True}
 
 
@@ -190,7 +196,7 @@ def kernels_for(m: int) -> Any:
     return KERNELS.narrow if m == 1 else KERNELS.wide
 
 
-def sums(parts: int) -> dict[str, int]:
+def sums(parts: int) -> dict[str, Any]:
     """Into how many sums of squares a row comes."""
     return {"TILES": parts, "WIDE": power_of_two(parts)}
 

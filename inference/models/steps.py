@@ -53,9 +53,11 @@ class Steps(Feeds):
         other._launch = self.compile_one
         other.run(m)
 
-    def compile_one(self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], **options: Any) -> Any:
+    def compile_one(
+        self, m: int, kernel: Any, grid: tuple[int, ...], values: tuple[Any, ...], *, late: bool = False, **options: Any
+    ) -> Any:
         """A kernel as `_launch` would run it."""
-        return kernel.warmup(*values, grid=grid, **options, **self._dependent(m, kernel))
+        return kernel.warmup(*values, grid=grid, **options, **self._dependent(m, kernel, late))
 
     def launches(self, m: int) -> Iterator[str]:
         """The same, naming each kernel once it is launched."""

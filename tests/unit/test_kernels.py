@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="Triton is for Linux on x86-64")
 if torch.cuda.is_available():
     pytest.skip("the kernels run for real here: tests/gpu", allow_module_level=True)
 
+from inference.kernels.common import SOON
 from inference.models import prompts
 from inference.models.attention import rms_norm
 from inference.models.deepseek_v2 import DeepseekV2
@@ -177,6 +178,25 @@ def test_steps_take_turns_in_what_the_host_asks_and_is_answered() -> None:
         assert answered[turn % 3, 0, :2].tolist() == steps.logits[:2].argmax(-1).tolist()
         best = steps.logits[:2].log_softmax(-1).amax(-1)
         torch.testing.assert_close(answered[turn % 3, 1, :2].view(torch.float32), best)
+
+
+def test_attention_may_come_up_only_once_the_positions_that_it_reads_ahead_are_there(
+    ready: tuple[DeepseekV2, Tensor],
+) -> None:
+    made, pool = ready
+    steps: Any = Steps(made, pool, 3, 64, pdl=True)
+    when: list[tuple[str, int]] = []
+
+    def noted(m: int, kernel: Any, *_: Any, late: bool = False, **__: Any) -> None:
+        when.append((kernel.fn.__name__, steps._dependent(m, kernel, late)["PDL"]))
+
+    steps._launch = noted
+    steps.run(1)
+    names = [name for name, _ in when]
+    assert names[0] == "embed"
+    between = dict(when[1 : names.index("attend")])
+    assert SOON.value in between.values(), "not all of them wait"
+    assert any(mode != SOON.value for mode in between.values()), between
 
 
 @pytest.mark.parametrize("count", [1, 3])
