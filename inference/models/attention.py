@@ -102,27 +102,41 @@ def among_latents(low: Tensor, rotated: Tensor, parts: List[Tensor], scale: floa
 
 
 @scripted
-def absorbed(
-    unrotated: Tensor,
-    rotated: Tensor,
-    key_up: Tensor,
-    value_up: Tensor,
-    parts: List[Tensor],  # noqa: UP006
-    scale: float,
-) -> Tensor:
+def absorbed(queries: Tensor, key_up: Tensor, value_up: Tensor, parts: List[Tensor], scale: float) -> Tensor:  # noqa: UP006
     """Attention among latents, their expansion absorbed into queries and outputs.
 
-    Queries [n, h, d] and [n, h, r], W_UK [h, d, c], W_UV [h, c, v], the latents in a few tensors → [n, h * v].
+    Queries [n, h, d + r], W_UK [h, d, c], W_UV [h, c, v], the latents in a few tensors → [n, h * v].
     """
-    low = torch.bmm(unrotated.transpose(0, 1), key_up)  # [h, n, c]
-    mixed = among_latents(low, rotated, parts, scale)
-    return torch.bmm(mixed, value_up).transpose(0, 1).reshape(unrotated.shape[0], -1)
+    d = key_up.shape[1]
+    low = torch.bmm(queries[:, :, :d].transpose(0, 1), key_up)  # [h, n, c]
+    mixed = among_latents(low, queries[:, :, d:], parts, scale)
+    return torch.bmm(mixed, value_up).transpose(0, 1).reshape(queries.shape[0], -1)
 
 
-def expanded(unrotated: Tensor, rotated: Tensor, expand: Tensor, parts: list[Tensor], v: int, scale: float) -> Tensor:
+@scripted
+def among_keys(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Attention on a CPU of one head's rows [n, d] among its keys [t, d] and values [t, v], the last n of them theirs →
+    [n, v].
+
+    Some rows at a time and as many keys as the last of them sees: their scores stay in the processor's cache.
+    """
+    n, t, rows = queries.shape[0], keys.shape[0], 64
+    scaled = queries * scale
+    out = torch.empty([n, values.shape[1]], dtype=queries.dtype)
+    behind = torch.full([rows, rows], float("-inf"), dtype=queries.dtype).triu_(1)
+    for at in range(0, n, rows):
+        end = min(at + rows, n)
+        seen = t - n + end
+        scores = torch.mm(scaled[at:end], keys[:seen].t())
+        scores[:, seen - (end - at) :].add_(behind[: end - at, : end - at])
+        torch.mm(torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype), values[:seen], out=out[at:end])
+    return out
+
+
+def expanded(queries: Tensor, expand: Tensor, parts: list[Tensor], v: int, scale: float) -> Tensor:
     """The same among keys and values expanded from the latents by [h * (d + v), c]: cheaper for many rows."""
-    n, h, d = unrotated.shape
-    c = expand.shape[1]
+    n, h, _ = queries.shape
+    c, d = expand.shape[1], expand.shape[0] // h - v
     kv = parts[0] if len(parts) == 1 else torch.cat(parts)
     t = len(kv)
     both = functional.linear(kv[:, :c], expand).view(t, h, -1)
@@ -130,7 +144,7 @@ def expanded(unrotated: Tensor, rotated: Tensor, expand: Tensor, parts: list[Ten
     values = both[..., d:].transpose(0, 1)[None]
     if padding := keys.shape[-1] - v:  # the fast kernels want one width
         values = functional.pad(values, (0, padding))
-    queries = torch.cat([unrotated, rotated], dim=-1).transpose(0, 1)[None]
+    queries = queries.transpose(0, 1)[None]
     if n == t:
         out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale)
     elif kv.is_cuda:

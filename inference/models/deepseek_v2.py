@@ -10,16 +10,19 @@ from typing import Any, cast
 import attrs
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inference.checkpoint import Int8, Source
-from inference.models.attention import absorbed, expanded, inward_parts, rms_norm
+from inference.models import many_rows
+from inference.models.attention import absorbed, among_keys, expanded, inward_parts, rms_norm
 from inference.models.deepseek_v2_config import Config
 from inference.models.feed_forward import FeedForward, feed_forward
 from inference.models.few_rows import FewRows, LatentLayers
-from inference.models.int8_cpu import PACKED_ROWS, buffer
-from inference.models.matrices import Matrix, embed, join, matrix, packed_of, take
+from inference.models.int8_cpu import PACKED_ROWS
+from inference.models.layered import Layered
+from inference.models.matrices import Matrix, join, many_of, matrix, packed_of, take
 from inference.models.packed_experts import PackedExperts, packed_experts, route
-from inference.models.rows import Group, Rows
+from inference.models.rows import Rows
 
 EXPANDED_ROWS = {"cpu": 64, "cuda": 171}
 """From so many rows of a sequence, expanding its latents to keys and values costs less than absorbing the expansion
@@ -71,12 +74,13 @@ class Layer:
     feed: FeedForward | Experts | PackedExperts
 
 
-class DeepseekV2:
+class DeepseekV2(Layered):
     """The weights, and the forward. Thread-safe only for one caller at a time."""
 
     def __init__(self, config: Config, source: Source, device: str, window: int):
         """Reads all weights from `source`. `window`: positions to be used, at most the config's."""
-        self.config, self.device = config, device
+        super().__init__(device)
+        self.config = config
         self._source = source
         self._embedding = source.matrix("model.embed_tokens.weight")
         head = self._embedding if config.tie_word_embeddings else source.matrix("lm_head.weight")
@@ -90,10 +94,6 @@ class DeepseekV2:
         self._expanded_rows = EXPANDED_ROWS.get(self._kind, 128)
         del self._source
         self._few = self._for_few_rows()
-
-    @property
-    def _kind(self) -> str:
-        return self.device.partition(":")[0]
 
     def _layer(self, i: int) -> Layer:
         c, source = self.config, self._source
@@ -149,34 +149,9 @@ class DeepseekV2:
             norms = [layer.attention_norm, layer.latent_norm, layer.feed_norm]
             tensors.append([*norms, layer.key_up, layer.value_up])
         sizes = (c.num_attention_heads, c.qk_rope_head_dim, c.kv_lora_rank)
-        return FewRows(LatentLayers(tensors, packed, sizes, c.softmax_scale, (c.rms_norm_eps, LATENT_EPS)))
-
-    @torch.inference_mode()
-    def forward(self, pool: Tensor, rows: Rows) -> Tensor:
-        """Logits, float32 [outputs, vocab]. Writes the rows' latents into `pool` [layers, slots, c + r]."""
-        eps = self.config.rms_norm_eps
-        x = embed(self._embedding, rows.ids, self.dtype)
-        rotations = self.rotations[rows.positions][:, None]  # [n, 1, r / 2]
-        if self._few is not None and len(x) <= PACKED_ROWS:
-            groups, n = rows.groups, len(x)
-            spans = [group.context.spans(pool) for group in groups]
-            c = self.config
-            sizes = (c.hidden_size, c.num_attention_heads * c.v_head_dim, c.intermediate_size)
-            buffers = [buffer(n, size) for size in sizes]
-            x = self._few(x, rotations, pool, rows.slots, [group.count for group in groups], spans, buffers)
-            x = x if len(rows.outputs) == n else x[rows.outputs]
-            return self.head(rms_norm(x, self.norm, eps)).float()
-        last = self.layers[-1]
-        for i, layer in enumerate(self.layers):
-            rows.go_on()
-            # Beyond the last layer's latents only the outputs count.
-            wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
-            seen = rms_norm(x, layer.attention_norm, eps)
-            attended = self._attention(layer, seen, pool[i], rows, rotations, wanted)
-            x = (x if wanted is None else x[rows.outputs]) + layer.output(attended)
-            seen = rms_norm(x, layer.feed_norm, eps)
-            x = x + layer.feed(seen)
-        return self.head(rms_norm(x, self.norm, eps)).float()
+        layers = LatentLayers(tensors, packed, sizes, c.softmax_scale, (c.rms_norm_eps, LATENT_EPS))
+        widths = (c.hidden_size, c.num_attention_heads * c.v_head_dim, c.intermediate_size)
+        return FewRows(layers, widths, self._enter, self._leave, self.threads)
 
     @property
     def embedding(self) -> tuple[Tensor, Tensor | None]:
@@ -191,35 +166,86 @@ class DeepseekV2:
         return (c.q_lora_rank or c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)) + c.latent
 
     def _attention(
-        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, wanted: list[Group] | None
+        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, *, outputs_only: bool
     ) -> Tensor:
-        """[n, hidden] → [n, h * v]; with `wanted` only for the outputs."""
         c, n = self.config, len(x)
-        h, inward = c.num_attention_heads, layer.down(x)
+        d = c.qk_nope_head_dim
+        queries = x.new_empty(n, c.num_attention_heads, d + c.qk_rope_head_dim)
+
+        many = many_of([layer.down]) if layer.query is None else None
+
+        def enter(mine: slice) -> None:
+            if many and mine.stop - mine.start > PACKED_ROWS:
+                norms, eps = [layer.attention_norm, layer.latent_norm], [c.rms_norm_eps, LATENT_EPS]
+                there = (rotations[mine], rows.slots[mine], pool, queries[mine])
+                many_rows.enter(x[mine], norms, many[0], *there, c.kv_lora_rank, eps)
+                return
+            seen = rms_norm(x[mine], layer.attention_norm, c.rms_norm_eps)
+            before, turned, key, latent = self._inward(layer, seen, rotations[mine])
+            pool.index_copy_(0, rows.slots[mine], torch.cat([latent, key], dim=-1).to(pool.dtype))
+            queries[mine, :, :d], queries[mine, :, d:] = before, turned
+
+        in_blocks, groups = self._blocks(n), rows.groups
+        self.threads.each(enter, in_blocks)
+        if outputs_only:
+            groups, queries = rows.last_only(), queries[rows.outputs]
+        outputs: list[Tensor] = []
+        for group in groups:
+            parts = group.context.parts(pool)
+            mine = queries[group.start : group.start + group.count]
+            if group.count < self._expanded_rows:
+                outputs.append(self._among_latents(layer, mine, parts, len(in_blocks)))
+            elif len(in_blocks) == 1:
+                outputs.append(expanded(mine, layer.expand, parts, c.v_head_dim, c.softmax_scale))
+            else:
+                outputs.append(self._among_expanded(layer, mine, parts))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _inward(self, layer: Layer, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[n, hidden] → queries [n, h, d] and, turned, [n, h, r]; keys, turned, [n, r]; latents [n, c]."""
+        c = self.config
+        h, r, inward = c.num_attention_heads, c.qk_rope_head_dim, layer.down(x)
         if layer.query is None:
-            unrotated, rotated, latent = inward_parts(inward, rotations, h, c.qk_rope_head_dim, c.kv_lora_rank)
-            key = rotated[:, h]
-            rotated = rotated[:, :h]
+            unrotated, turned, latent = inward_parts(inward, rotations, h, r, c.kv_lora_rank)
+            rotated, key = turned[:, :h], turned[:, h]
         else:
             low = rms_norm(inward[:, : c.q_lora_rank], cast(Tensor, layer.query_norm), LATENT_EPS)
-            _, key, latent = inward_parts(inward, rotations, 0, c.qk_rope_head_dim, c.kv_lora_rank)
-            unrotated, rotated, _ = inward_parts(layer.query(low), rotations, h - 1, c.qk_rope_head_dim, 0)
-            key = key[:, 0]
-        latent = rms_norm(latent, layer.latent_norm, LATENT_EPS)
-        pool.index_copy_(0, rows.slots, torch.cat([latent, key], dim=-1).to(pool.dtype))
-        unrotated = unrotated.view(n, h, -1)
-        if wanted is not None:
-            unrotated, rotated, n = unrotated[rows.outputs], rotated[rows.outputs], len(rows.outputs)
-        outputs: list[Tensor] = []
-        for group in wanted or rows.groups:
-            parts = group.context.parts(pool)
-            mine = slice(group.start, group.start + group.count)
-            mine_only = (unrotated, rotated) if group.count == n else (unrotated[mine], rotated[mine])
-            if group.count >= self._expanded_rows:
-                outputs.append(expanded(*mine_only, layer.expand, parts, c.v_head_dim, c.softmax_scale))
-            else:
-                outputs.append(absorbed(*mine_only, layer.key_up, layer.value_up, parts, c.softmax_scale))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            _, keys, latent = inward_parts(inward, rotations, 0, r, c.kv_lora_rank)
+            unrotated, rotated, _ = inward_parts(layer.query(low), rotations, h - 1, r, 0)
+            key = keys[:, 0]
+        return unrotated.view(len(x), h, -1), rotated, key, rms_norm(latent, layer.latent_norm, LATENT_EPS)
+
+    def _among_latents(self, layer: Layer, queries: Tensor, parts: list[Tensor], in_blocks: int) -> Tensor:
+        """`attention.absorbed`; of rows in several blocks some heads by each thread."""
+        h, c = queries.shape[1], self.config
+        at_once = -(-h // min(self.threads.count, in_blocks))
+
+        def attend(heads: slice) -> Tensor:
+            return absorbed(queries[:, heads], layer.key_up[heads], layer.value_up[heads], parts, c.softmax_scale)
+
+        outs = self.threads.each(attend, [slice(at, at + at_once) for at in range(0, h, at_once)])
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+    def _among_expanded(self, layer: Layer, queries: Tensor, parts: list[Tensor]) -> Tensor:
+        """`attention.expanded` piece by piece, each of some latents or of a head."""
+        c, (n, h, _), d = self.config, queries.shape, self.config.qk_nope_head_dim
+        latents = parts[0] if len(parts) == 1 else torch.cat(parts)
+        t = len(latents)
+        keys, values = queries.new_empty(h, t, d + c.qk_rope_head_dim), queries.new_empty(h, t, c.v_head_dim)
+        out = queries.new_empty(n, h, c.v_head_dim)
+
+        def expand(mine: slice) -> None:
+            seen = latents[mine]
+            both = functional.linear(seen[:, : c.kv_lora_rank], layer.expand).view(len(seen), h, -1).transpose(0, 1)
+            keys[:, mine, :d], values[:, mine] = both[..., :d], both[..., d:]
+            keys[:, mine, d:] = seen[:, c.kv_lora_rank :]
+
+        def attend(head: int) -> None:
+            out[:, head] = among_keys(queries[:, head], keys[head], values[head], c.softmax_scale)
+
+        self.threads.each(expand, self._blocks(t))
+        self.threads.each(attend, range(h))
+        return out.view(n, -1)
 
 
 def _unrotated_first(c: Config) -> Tensor:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import attrs
-import torch
 from torch import Tensor
 
 from inference.checkpoint import Source
 from inference.models.attention import gated
-from inference.models.int8_cpu import BLOCK
 from inference.models.matrices import Matrix, biased, join, matrix
 
 
@@ -20,13 +18,7 @@ class FeedForward:
     down: Matrix
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        if not x.is_cpu or rows <= BLOCK:
-            return self.down(gated(self.gate_up(x)))
-        out = torch.empty_like(x)
-        for at in range(0, rows, BLOCK):
-            out[at : at + BLOCK] = self.down(gated(self.gate_up(x[at : at + BLOCK])))
-        return out
+        return self.down(gated(self.gate_up(x)))
 
 
 def feed_forward(source: Source, name: str, device: str) -> FeedForward:

@@ -4,14 +4,18 @@ The layers are a loop there, their weights lists: compiled one by one they would
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted methods.
+import functools
+from collections.abc import Callable
 from typing import List, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor
 
 from inference.models.attention import among_latents, gated, inward_parts, rms_norm
-from inference.models.int8_cpu import Packed, packed_product
+from inference.models.int8_cpu import Packed, buffer, packed_product
+from inference.models.rows import Rows
 from inference.models.scripted import scripted, scripted_module
+from inference.threads import Threads
 
 
 @scripted
@@ -70,7 +74,11 @@ class LatentLayers(torch.nn.Module):
         spans: List[List[Tensor]],  # noqa: UP006
         buffers: List[List[Tensor]],  # noqa: UP006
     ) -> Tensor:
-        """See `FewRows`."""
+        """Rows [n, hidden] of a few sequences → [n, hidden]; their latents go into the pools.
+
+        `counts`: rows of each sequence; `spans`: where its latents stand, each a view [layers, t, values] of the pool
+        or the numbers of t slots, int64; `buffers`: for matrices over hidden, heads' outputs and the gated.
+        """
         for number in range(len(self.packed)):
             attention_norm, latent_norm, feed_norm, key_up, value_up = self.tensors[number]
             inward, output, gate_up, down = self.packed[number]
@@ -95,25 +103,30 @@ class LatentLayers(torch.nn.Module):
 
 
 class FewRows:
-    """The layers of a model whose matrices all have the kernel for few rows."""
+    """A few rows through a model whose matrices all have the kernel for few rows."""
 
-    def __init__(self, layers: torch.nn.Module):
-        """`layers`: with the `forward` of `LatentLayers`."""
-        self._run = scripted_module(layers)
-
-    def __call__(
+    def __init__(
         self,
-        x: Tensor,
-        rotations: Tensor,
-        pool: Tensor,
-        slots: Tensor,
-        counts: list[int],
-        spans: list[list[Tensor]],
-        buffers: list[list[Tensor]],
-    ) -> Tensor:
-        """Rows [n, hidden] of a few sequences through all layers, their latents into the pool.
+        layers: torch.nn.Module,
+        sizes: tuple[int, int, int],
+        enter: Callable[[Rows], tuple[Tensor, Tensor]],
+        leave: Callable[[Tensor], Tensor],
+        threads: Threads,
+    ):
+        """`layers`: with the `forward` of `LatentLayers`; `sizes`: of the model, of all heads' outputs, of the gated;
+        `enter`: rows → x [n, hidden] and rotations; `leave`: x → logits."""
+        self._run = scripted_module(layers)
+        self._sizes, self._enter, self._leave, self._threads = sizes, enter, leave, threads
 
-        `counts`: rows of each sequence; `spans`: where its latents stand, each a view [layers, t, values] of the pool
-        or the numbers of t slots, int64; `buffers`: for matrices over hidden, heads' outputs and the gated.
-        """
-        return self._run(x, rotations, pool, slots, counts, spans, buffers)
+    def __call__(self, pool: Tensor, rows: Rows) -> Tensor:
+        """Logits of the outputs [outputs, vocab]; the rows' latents go into the pool."""
+        return self._threads.each(functools.partial(self._through, pool), [rows])[0]
+
+    def _through(self, pool: Tensor, rows: Rows) -> Tensor:
+        x, rotations = self._enter(rows)
+        n = len(x)
+        counts = [group.count for group in rows.groups]
+        spans = [group.context.spans(pool) for group in rows.groups]
+        buffers = [buffer(n, size) for size in self._sizes]
+        x = self._run(x, rotations, pool, rows.slots, counts, spans, buffers)
+        return self._leave(x if len(rows.outputs) == n else x[rows.outputs])

@@ -11,6 +11,7 @@ of seven bits then, and many rows are multiplied as floats.
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted functions.
 import functools
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035
@@ -24,12 +25,9 @@ from inference.models.scripted import scripted
 
 PACKED_ROWS = 48
 """Up to so many rows the packed kernel is the faster one, or close to it."""
-BLOCK = 128
-"""Rows in hand at once on a CPU: of 128 the intermediate values stay in the processor's cache; of 256 they don't, and
-their memory goes back to the system and is mapped anew at every product, which triples the time."""
-MULTIPLE = 16
-"""Rows are filled up to it for oneDNN, which makes code for every number of rows that it meets, and keeps it: of each
-matrix 0.6 MB, after 3 ms."""
+BLOCK = 160
+"""Rows that a thread has in hand at once: of so many the intermediate values stay in the processor's cache; of 256 they
+don't, and their memory goes back to the system and is mapped anew at every product, which triples the time."""
 
 if TYPE_CHECKING:
     Packed = Any
@@ -53,7 +51,13 @@ class Int8Cpu:
         values, scale = weight.values.contiguous(), weight.scale.float()
         self._size, self._outputs = values.shape[1], values.shape[0]
         self.packed: Any = _pack(values, scale) if packs() else None
-        self._many = _for_many(values, scale)
+        self.many: list[Tensor] | None = None
+        if has_vnni() and not seven_bits():  # packed, scales of the first digits and of the second, zero points
+            zero = torch.zeros(len(scale), dtype=torch.int64)
+            self.many = [torch.ops.onednn.qlinear_prepack(values, None), scale, scale / 254, zero]
+        else:
+            kernel = _as_floats if seven_bits() else _plain
+            self._without: Callable[[Tensor], Tensor] = functools.partial(kernel, values=values, scale=scale)
         self._block = sys.maxsize if seven_bits() else BLOCK
 
     @torch.inference_mode()
@@ -63,8 +67,7 @@ class Int8Cpu:
         if self.packed is not None and rows <= PACKED_ROWS:
             return packed_product(x, buffer(rows, self._size), self.packed)
         if rows <= self._block:
-            missing = -rows % MULTIPLE
-            return self._many(functional.pad(x, (0, 0, 0, missing)) if missing else x)[:rows]
+            return many_product(x, self.many) if self.many else self._without(x)
         out = x.new_empty(rows, self._outputs)
         for at in range(0, rows, BLOCK):
             out[at : at + BLOCK] = self(x[at : at + BLOCK])
@@ -92,17 +95,6 @@ def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  
     return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
 
 
-def _for_many(values: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product with a matrix, for many rows."""
-    if seven_bits():
-        return functools.partial(_as_floats, values=values, scale=scale)
-    if not has_vnni():
-        return functools.partial(_plain, values=values, scale=scale)
-    zero = torch.zeros(len(scale), dtype=torch.int64)
-    packed = torch.ops.onednn.qlinear_prepack(values, None)
-    return functools.partial(_one_dnn, packed=packed, first=scale, second=scale / 254, zero=zero)
-
-
 @scripted
 def _plus_128(x: Tensor) -> Tensor:
     """Whole floats, -128 to 127, plus 128 as unsigned bytes; torch makes floats signed bytes four times as fast."""
@@ -110,9 +102,18 @@ def _plus_128(x: Tensor) -> Tensor:
 
 
 @scripted
-def _one_dnn(x: Tensor, packed: Tensor, first: Tensor, second: Tensor, zero: Tensor) -> Tensor:
-    """[rows, in] → [rows, out]. The kernel takes activations as unsigned bytes, and adds the second digits' product to
-    the first's itself; `first` and `second`: the scales of each."""
+def many_product(x: Tensor, matrix: List[Tensor]) -> Tensor:  # noqa: UP006
+    """[rows, in] → [rows, out], by oneDNN's kernel; `matrix`: `Int8Cpu.many`.
+
+    The kernel takes activations as unsigned bytes, and adds the second digits' product to the first's itself. Rows are
+    filled up to a multiple of 16: it makes code for every number of rows that it meets, and keeps it, of each matrix
+    0.6 MB after 3 ms.
+    """
+    packed, first, second, zero = matrix
+    rows = x.shape[0]
+    missing = -rows % 16
+    if missing > 0:
+        x = functional.pad(x, [0, 0, 0, missing])
     unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
     rest = x / unit
     units = rest.round()
@@ -123,7 +124,7 @@ def _one_dnn(x: Tensor, packed: Tensor, first: Tensor, second: Tensor, zero: Ten
     both = torch.ops.onednn.qlinear_pointwise(
         seconds, 1.0, 128, packed, second, zero, units, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
     )
-    return both.mul_(unit)
+    return both.mul_(unit)[:rows]
 
 
 @scripted
@@ -143,22 +144,30 @@ def _as_floats(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
     return functional.linear(x, values.float()).mul_(scale)
 
 
-_buffers: dict[int, Tensor] = {}  # one engine thread uses them at a time
-_views: dict[tuple[int, int], list[Tensor]] = {}
+class _Buffers(threading.local):
+    """Of each thread that computes."""
+
+    def __init__(self) -> None:
+        self.whole: dict[int, Tensor] = {}
+        self.views: dict[tuple[int, int], list[Tensor]] = {}
+
+
+_buffers = _Buffers()
 
 
 def buffer(rows: int, size: int) -> list[Tensor]:
     """For `packed_product`: a buffer [digits * rows, size + 2] for some rows' digits, beside them the two constants
     that `_pack` asks for; the digits' places in it, two or three; the least unit, as a row of zeros has one too."""
-    found = _views.get((rows, size))
+    found = _buffers.views.get((rows, size))
     if found is None:
         digits, most = (3, 63.0) if seven_bits() else (2, 127.0)
-        if size not in _buffers:  # one for all numbers of rows
-            _buffers[size] = torch.zeros(digits * PACKED_ROWS, size + 2)
-            _buffers[size][:, size], _buffers[size][:, size + 1] = most, -1 - most
-        room = _buffers[size][: digits * rows]
+        whole = _buffers.whole.get(size)  # one for all numbers of rows
+        if whole is None:
+            whole = _buffers.whole[size] = torch.zeros(digits * PACKED_ROWS, size + 2)
+            whole[:, size], whole[:, size + 1] = most, -1 - most
+        room = whole[: digits * rows]
         places = [room[digit * rows : (digit + 1) * rows, :size] for digit in range(digits)]
-        found = _views[rows, size] = [room, *places, torch.full((1, 1), 1e-30)]
+        found = _buffers.views[rows, size] = [room, *places, torch.full((1, 1), 1e-30)]
     return found
 
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from inference.checkpoint import Int8, Source
-from inference.models.attention import inward_parts, rms_norm
+from inference.models.attention import among_keys, inward_parts, rms_norm
 from inference.models.feed_forward import FeedForward, feed_forward
 from inference.models.few_rows import FewRows
-from inference.models.grouped_attention import few_rows, many_rows
-from inference.models.int8_cpu import PACKED_ROWS, buffer
+from inference.models.grouped_attention import few_rows, keys_and_values, many_rows
+from inference.models.layered import Layered
 from inference.models.llama_config import LlamaConfig
 from inference.models.llama_few_rows import GroupedLayers
-from inference.models.matrices import Biased, Matrix, biased, embed, join, matrix, packed_of, take
-from inference.models.rows import Group, Rows
+from inference.models.matrices import Biased, Matrix, biased, join, matrix, packed_of, take
+from inference.models.rows import Rows
 
 MANY_ROWS = {"cpu": 24, "cuda": 64}
 """From so many rows of a sequence the kernels that see blocks of scores at a time are the faster ones."""
@@ -37,12 +37,13 @@ class Layer:
     feed: FeedForward
 
 
-class Llama:
+class Llama(Layered):
     """The weights, and the forward. Thread-safe only for one caller at a time."""
 
     def __init__(self, config: LlamaConfig, source: Source, device: str, window: int):
         """Reads all weights from `source`. `window`: positions to be used, at most the config's."""
-        self.config, self.device = config, device
+        super().__init__(device)
+        self.config = config
         self._source = source
         self._embedding = source.matrix("model.embed_tokens.weight")
         # A tied model whose file has the head all the same: as int8 only that one is (see `takes_int8`).
@@ -58,10 +59,6 @@ class Llama:
         self._many_rows = MANY_ROWS.get(self._kind, 64)
         del self._source
         self._few = self._for_few_rows()
-
-    @property
-    def _kind(self) -> str:
-        return self.device.partition(":")[0]
 
     def _layer(self, i: int) -> Layer:
         c, source = self.config, self._source
@@ -108,52 +105,53 @@ class Llama:
             bias = layer.inward.bias if isinstance(layer.inward, Biased) else torch.zeros(1)
             tensors.append([layer.attention_norm, layer.feed_norm, bias])
         heads = (c.num_attention_heads, c.num_key_value_heads)
-        return FewRows(GroupedLayers(tensors, packed, heads, c.head_dim, c.rms_norm_eps))
-
-    @torch.inference_mode()
-    def forward(self, pool: Tensor, rows: Rows) -> Tensor:
-        """Logits, float32 [outputs, vocab]. Writes the rows' keys and values into `pool` [layers, slots, 2 * k * d]."""
-        eps = self.config.rms_norm_eps
-        x = embed(self._embedding, rows.ids, self.dtype)
-        rotations = self.rotations[rows.positions][:, None]  # [n, 1, d / 2]
-        if self._few is not None and len(x) <= PACKED_ROWS:
-            x = self._through_few(self._few, x, rotations, pool, rows)
-            return self.head(rms_norm(x, self.norm, eps)).float()
-        last = self.layers[-1]
-        for i, layer in enumerate(self.layers):
-            rows.go_on()
-            # Beyond the last layer's keys and values only the outputs count.
-            wanted = rows.last_only() if layer is last and len(rows.outputs) < len(x) else None
-            attended = self._attention(layer, rms_norm(x, layer.attention_norm, eps), pool[i], rows, rotations, wanted)
-            x = (x if wanted is None else x[rows.outputs]) + layer.output(attended)
-            x = x + layer.feed(rms_norm(x, layer.feed_norm, eps))
-        return self.head(rms_norm(x, self.norm, eps)).float()
-
-    def _through_few(self, few: FewRows, x: Tensor, rotations: Tensor, pool: Tensor, rows: Rows) -> Tensor:
-        c, n = self.config, len(x)
-        sizes = (c.hidden_size, c.num_attention_heads * c.head_dim, c.intermediate_size)
-        spans = [group.context.spans(pool) for group in rows.groups]
-        counts = [group.count for group in rows.groups]
-        x = few(x, rotations, pool, rows.slots, counts, spans, [buffer(n, size) for size in sizes])
-        return x if len(rows.outputs) == n else x[rows.outputs]
+        widths = (c.hidden_size, c.num_attention_heads * c.head_dim, c.intermediate_size)
+        layers = GroupedLayers(tensors, packed, heads, c.head_dim, c.rms_norm_eps)
+        return FewRows(layers, widths, self._enter, self._leave, self.threads)
 
     def _attention(
-        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, wanted: list[Group] | None
+        self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, *, outputs_only: bool
     ) -> Tensor:
-        """[n, hidden] → [n, h * d]; with `wanted` only for the outputs."""
         c, n = self.config, len(x)
-        h, groups = c.num_attention_heads, c.num_key_value_heads
-        _, turned, values = inward_parts(layer.inward(x), rotations, h + groups - 1, c.head_dim, groups * c.head_dim)
-        pool.index_copy_(0, rows.slots, torch.cat([turned[:, h:].flatten(1), values], dim=-1).to(pool.dtype))
-        queries = turned[:, :h]
-        if wanted is not None:
-            queries, n = queries[rows.outputs], len(rows.outputs)
+        h, k, d = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        queries = x.new_empty(n, h, d)
+
+        def enter(mine: slice) -> None:
+            seen = layer.inward(rms_norm(x[mine], layer.attention_norm, c.rms_norm_eps))
+            _, turned, values = inward_parts(seen, rotations[mine], h + k - 1, d, k * d)
+            kept = torch.cat([turned[:, h:].flatten(1), values], dim=-1)
+            pool.index_copy_(0, rows.slots[mine], kept.to(pool.dtype))
+            queries[mine] = turned[:, :h]
+
+        in_blocks = self._blocks(n)
+        self.threads.each(enter, in_blocks)
+        groups = rows.groups
+        if outputs_only:
+            groups, queries = rows.last_only(), queries[rows.outputs]
         outputs: list[Tensor] = []
-        for group in wanted or rows.groups:
-            mine = queries if group.count == n else queries[group.start : group.start + group.count]
-            attend = many_rows if group.count >= self._many_rows else few_rows
-            outputs.append(attend(mine, group.context.parts(pool), groups, self.scale))
+        for group in groups:
+            mine, parts = queries[group.start : group.start + group.count], group.context.parts(pool)
+            if group.count < self._many_rows:
+                outputs.append(few_rows(mine, parts, k, self.scale))
+            elif len(in_blocks) == 1:
+                outputs.append(many_rows(mine, parts, k, self.scale))
+            else:
+                outputs.append(self._head_by_head(mine, parts))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _head_by_head(self, queries: Tensor, parts: list[Tensor]) -> Tensor:
+        """`grouped_attention.many_rows`, each head by itself."""
+        n, h, _ = queries.shape
+        k = self.config.num_key_value_heads
+        keys, values = keys_and_values(parts[0] if len(parts) == 1 else torch.cat(parts), k)
+        out = torch.empty_like(queries)
+
+        def attend(head: int) -> None:
+            group = head * k // h
+            out[:, head] = among_keys(queries[:, head], keys[group], values[group], self.scale)
+
+        self.threads.each(attend, range(h))
+        return out.view(n, -1)
 
 
 def _paired(heads: int, d: int) -> Tensor:

@@ -13,7 +13,7 @@ from inference.models.int8_cpu import Packed, packed_product
 
 
 class GroupedLayers(torch.nn.Module):
-    """See `few_rows.LatentLayers`."""
+    """Layers of Llama."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class GroupedLayers(torch.nn.Module):
         spans: List[List[Tensor]],  # noqa: UP006
         buffers: List[List[Tensor]],  # noqa: UP006
     ) -> Tensor:
-        """See `few_rows.FewRows`."""
+        """See `few_rows.LatentLayers`."""
         width = self.groups * self.head_dim
         for number in range(len(self.packed)):
             attention_norm, feed_norm, bias = self.tensors[number]

@@ -84,6 +84,12 @@ def packed_of(matrices: list[Matrix]) -> list[Any] | None:
     return packed if len(packed) == len(matrices) else None
 
 
+def many_of(matrices: list[Matrix]) -> list[list[Tensor]] | None:
+    """Their forms for `many_product`; None unless all have one and no biases."""
+    many = [m.many for m in matrices if isinstance(m, Int8Cpu) and m.many is not None]
+    return many if len(many) == len(matrices) else None
+
+
 def embed(table: Tensor | Int8, ids: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of a table [vocab, hidden]."""
     if isinstance(table, Int8):

@@ -15,7 +15,6 @@ from inference.models.llama import Llama
 from inference.models.rows import Group, Rows
 from inference.models.slots import Slots
 from inference.prefix_cache import Lease, OutOfSlots, PrefixCache
-from inference.threads import Threads
 
 if TYPE_CHECKING:
     from inference.models.graphs import Graphs
@@ -68,7 +67,6 @@ class PagedModel:
         self._prompts: Prompts | DeepseekV2 | Llama = model
         self.costs: list[float] = []
         self.best: Best | None = None
-        self._threads = Threads() if model.device == "cpu" else None
 
     def prepare(self, progress: Callable[[float], None]) -> None:
         """Has steps of few tokens run as graphs, where there are kernels for this model."""
@@ -112,8 +110,8 @@ class PagedModel:
         self, rows: list[tuple[PagedSequence, int, int]], unwanted: Callable[[], bool] = lambda: False
     ) -> Tensor:
         """See `Model.forward`."""
-        if self._threads:
-            self._threads.choose()
+        if self.device == "cpu":
+            self._model.threads.choose()
         new = self._allocate(rows)
         try:
             if self._graphs and self._graphs.takes(rows):

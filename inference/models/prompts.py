@@ -136,15 +136,14 @@ class Prompts:
     def _attention(self, i: int, groups: list[Group], queries: Tensor) -> None:
         """Each group's queries to its tokens' latents, into `_attended`."""
         c, layer, pool = self._model.config, self._model.layers[i], self._pool[i]
-        d = c.qk_nope_head_dim
         for group in groups:
             mine = slice(group.start, group.start + group.count)
             parts = group.context.parts(pool)
             if group.count >= EXPANDED_ROWS["cuda"]:
                 self._expanded(layer, queries[mine], parts[0], self._attended[mine])
             else:
-                apart = queries[mine, :, :d], queries[mine, :, d:]
-                self._attended[mine] = absorbed(*apart, layer.key_up, layer.value_up, parts, c.softmax_scale)
+                up = (layer.key_up, layer.value_up)
+                self._attended[mine] = absorbed(queries[mine], *up, parts, c.softmax_scale)
 
     def _expanded(self, layer: Layer, queries: Tensor, latents: Tensor, out: Tensor) -> None:
         """Attention of [n, h, d + r] to keys and values expanded from [t, c + r], into [n, h * v]."""

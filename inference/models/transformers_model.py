@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from inference.models import Best
 from inference.prefix_cache import common_prefix
+from inference.threads import MOST
 
 KEPT = 8
 """Finished sequences whose KV is kept, the least recently used given up first."""
@@ -44,7 +45,7 @@ class TransformersModel:
         self.chunk = self.longest_chunk = 128 if device.type == "cpu" else 512
         self.costs: list[float] = []
         self.best: Best | None = None
-        self._threads = torch.get_num_threads()
+        self._threads = MOST
         self._kept: list[CachedSequence] = []
         # Sliding and recurrent layers can't be cut at any token: such sequences are computed anew each time.
         self.cuts = all(kind == "full_attention" for kind in _layer_kinds(model.config))

@@ -237,8 +237,7 @@ def seven_bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if int8_cpu.seven_bits() and not request.param:
         pytest.skip("this processor's integer products overflow with eight bits")
     monkeypatch.setattr(int8_cpu, "seven_bits", lambda: request.param)
-    for name in ("_buffers", "_views"):
-        monkeypatch.setattr(int8_cpu, name, {})
+    monkeypatch.setattr(int8_cpu, "_buffers", type(int8_cpu._buffers)())
     return request.param
 
 
