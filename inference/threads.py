@@ -90,10 +90,11 @@ class Threads:
         return [made[place] for place in range(len(items))]
 
     def blocks(self, rows: int, most: int) -> list[slice]:
-        """`rows` in blocks of at most `most`, about as large as each other, equally many for each thread."""
+        """`rows` in blocks of at most `most`, about alike, equally many a thread; larger ones first."""
         number = self.count * math.ceil(rows / (self.count * most))
         edges = [MULTIPLE * (math.ceil(rows / MULTIPLE) * i // number) for i in range(number)] + [rows]
-        return [slice(first, past) for first, past in itertools.pairwise(edges) if past > first]
+        found = [slice(first, past) for first, past in itertools.pairwise(edges) if past > first]
+        return sorted(found, key=lambda block: block.start - block.stop)
 
     def _used(self) -> tuple[float, float]:
         """Seconds of processor time, of everybody and of this process."""

@@ -171,7 +171,6 @@ class DeepseekV2(Layered):
         c, n = self.config, len(x)
         d = c.qk_nope_head_dim
         queries = x.new_empty(n, c.num_attention_heads, d + c.qk_rope_head_dim)
-
         many = many_of([layer.down]) if layer.query is None else None
 
         def enter(mine: slice) -> None:

@@ -90,6 +90,8 @@ def test_helpers_end_with_their_owner() -> None:
 def test_blocks_cover_all_rows_and_are_alike(count: int, rows: int, most: int) -> None:
     threads = Threads(count)
     blocks = threads.blocks(rows, most)
+    assert [b.stop - b.start for b in blocks] == sorted((b.stop - b.start for b in blocks), reverse=True)
+    blocks.sort(key=lambda block: block.start)
     sizes = [block.stop - block.start for block in blocks]
     assert blocks[0].start == 0
     assert blocks[-1].stop == rows
