@@ -52,7 +52,8 @@ class Int8Cpu:
         self._size, self._outputs = values.shape[1], values.shape[0]
         self.packed: Any = _pack(values, scale) if packs() else None
         self.many: list[Tensor] | None = None
-        if has_vnni() and not seven_bits():  # packed, scales of the first digits and of the second, zero points
+        """For `many_product`: packed, scales of the first digits and of the second, zero points."""
+        if has_vnni() and not seven_bits():
             zero = torch.zeros(len(scale), dtype=torch.int64)
             self.many = [torch.ops.onednn.qlinear_prepack(values, None), scale, scale / 254, zero]
         else:
