@@ -28,7 +28,7 @@ BUSY = 0.25
 MOST = torch.get_num_threads()
 """As many as torch would take; read before anything here changes it."""
 MULTIPLE = 16
-"""Blocks are of a multiple of so many rows."""
+"""Blocks are of a multiple of so many rows, to which `int8_cpu.many_product` fills them up."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -105,7 +105,7 @@ class Threads:
 
 
 class _Helper:
-    """A thread that computes alone; half as long on its way as a future of the standard library's."""
+    """A thread that computes alone; asked through a queue, which is sooner than a future of the standard library."""
 
     def __init__(self) -> None:
         self.todo, self.ended = SimpleQueue[Callable[[], None] | None](), SimpleQueue[BaseException | None]()

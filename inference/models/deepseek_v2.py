@@ -151,7 +151,7 @@ class DeepseekV2(Layered):
         sizes = (c.num_attention_heads, c.qk_rope_head_dim, c.kv_lora_rank)
         layers = LatentLayers(tensors, packed, sizes, c.softmax_scale, (c.rms_norm_eps, LATENT_EPS))
         widths = (c.hidden_size, c.num_attention_heads * c.v_head_dim, c.intermediate_size)
-        return FewRows(layers, widths, self._enter, self._leave, self.threads)
+        return FewRows(layers, widths)
 
     @property
     def embedding(self) -> tuple[Tensor, Tensor | None]:

@@ -4,8 +4,6 @@ The layers are a loop there, their weights lists: compiled one by one they would
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations of scripted methods.
-import functools
-from collections.abc import Callable
 from typing import List, Tuple  # noqa: UP035
 
 import torch
@@ -15,7 +13,6 @@ from inference.models.attention import among_latents, gated, inward_parts, rms_n
 from inference.models.int8_cpu import Packed, buffer, packed_product
 from inference.models.rows import Rows
 from inference.models.scripted import scripted, scripted_module
-from inference.threads import Threads
 
 
 @scripted
@@ -103,30 +100,16 @@ class LatentLayers(torch.nn.Module):
 
 
 class FewRows:
-    """A few rows through a model whose matrices all have the kernel for few rows."""
+    """The layers of a model whose matrices all have the kernel for few rows."""
 
-    def __init__(
-        self,
-        layers: torch.nn.Module,
-        sizes: tuple[int, int, int],
-        enter: Callable[[Rows], tuple[Tensor, Tensor]],
-        leave: Callable[[Tensor], Tensor],
-        threads: Threads,
-    ):
-        """`layers`: with the `forward` of `LatentLayers`; `sizes`: of the model, of all heads' outputs, of the gated;
-        `enter`: rows → x [n, hidden] and rotations; `leave`: x → logits."""
-        self._run = scripted_module(layers)
-        self._sizes, self._enter, self._leave, self._threads = sizes, enter, leave, threads
+    def __init__(self, layers: torch.nn.Module, sizes: tuple[int, int, int]):
+        """`layers`: with the `forward` of `LatentLayers`; `sizes`: of hidden, of all heads' outputs, of the gated."""
+        self._run, self._sizes = scripted_module(layers), sizes
 
-    def __call__(self, pool: Tensor, rows: Rows) -> Tensor:
-        """Logits of the outputs [outputs, vocab]; the rows' latents go into the pool."""
-        return self._threads.each(functools.partial(self._through, pool), [rows])[0]
-
-    def _through(self, pool: Tensor, rows: Rows) -> Tensor:
-        x, rotations = self._enter(rows)
+    def __call__(self, pool: Tensor, rows: Rows, x: Tensor, rotations: Tensor) -> Tensor:
+        """Rows [n, hidden] through all layers → [outputs, hidden]; what is kept of them goes into the pool."""
         n = len(x)
         counts = [group.count for group in rows.groups]
         spans = [group.context.spans(pool) for group in rows.groups]
-        buffers = [buffer(n, size) for size in self._sizes]
-        x = self._run(x, rotations, pool, rows.slots, counts, spans, buffers)
-        return self._leave(x if len(rows.outputs) == n else x[rows.outputs])
+        x = self._run(x, rotations, pool, rows.slots, counts, spans, [buffer(n, size) for size in self._sizes])
+        return x if len(rows.outputs) == n else x[rows.outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class Layered:
     def forward(self, pool: Tensor, rows: Rows) -> Tensor:
         """Logits, float32 [outputs, vocab]. Writes what is kept of the rows into `pool` [layers, slots, values]."""
         if self._few is not None and len(rows.ids) <= PACKED_ROWS:
-            return self._few(pool, rows)
+            return self.threads.each(functools.partial(self._through_few, self._few, pool), [rows])[0]
         x, rotations = self._enter(rows)
         for i, layer in enumerate(self.layers):
             rows.go_on()
@@ -70,6 +71,9 @@ class Layered:
     def _enter(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """[n, hidden] and rotations [n, 1, rotated values / 2]."""
         return embed(self._embedding, rows.ids, self.dtype), self.rotations[rows.positions][:, None]
+
+    def _through_few(self, few: FewRows, pool: Tensor, rows: Rows) -> Tensor:
+        return self._leave(few(pool, rows, *self._enter(rows)))
 
     def _leave(self, x: Tensor) -> Tensor:
         return self.head(rms_norm(x, self.norm, self.config.rms_norm_eps)).float()

@@ -107,7 +107,7 @@ class Llama(Layered):
         heads = (c.num_attention_heads, c.num_key_value_heads)
         widths = (c.hidden_size, c.num_attention_heads * c.head_dim, c.intermediate_size)
         layers = GroupedLayers(tensors, packed, heads, c.head_dim, c.rms_norm_eps)
-        return FewRows(layers, widths, self._enter, self._leave, self.threads)
+        return FewRows(layers, widths)
 
     def _attention(
         self, layer: Layer, x: Tensor, pool: Tensor, rows: Rows, rotations: Tensor, *, outputs_only: bool

@@ -6,6 +6,7 @@ import gc
 import itertools
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from inference.models.attention import among_keys
+from inference.models.paged_model import PagedModel
 from inference.threads import Threads
+from inference.weights import Loaded, load
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +113,17 @@ def test_a_heads_attention_by_blocks_is_that_of_all_at_once(n: int, t: int) -> N
         queries[None], keys[None], values[None], attn_mask=mask, scale=0.3
     )[0]
     assert torch.allclose(among_keys(queries, keys, values, 0.3), expected, atol=1e-5)
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once_with_its_weights() -> None:
+    loaded: Loaded | None = load("starter", "cpu", "auto", lambda stage, done: None)
+    sequence = loaded.model.begin(list(range(300, 500)), reuse=False)
+    loaded.model.forward([(sequence, 200, 1)])
+    assert isinstance(loaded.model, PagedModel)
+    weights = weakref.ref(loaded.model.weights)
+    gc.disable()  # a cycle would keep some gigabytes until the collector comes by
+    try:
+        del loaded, sequence
+        assert weights() is None
+    finally:
+        gc.enable()
