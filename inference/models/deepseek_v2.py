@@ -82,11 +82,13 @@ class DeepseekV2(Layered):
         super().__init__(device)
         self.config = config
         self._source = source
+        all_dense = all(map(config.is_dense, range(config.num_hidden_layers)))
+        self._digits = 2 if all_dense else 3  # between experts a near-tie is to fall as it does in floats
         self._embedding = source.matrix("model.embed_tokens.weight")
         head = self._embedding if config.tie_word_embeddings else source.matrix("lm_head.weight")
         self.layers = [self._layer(i) for i in range(config.num_hidden_layers)]
         self.norm = source.tensor("model.norm.weight")
-        self.head = matrix(head, self._kind)
+        self.head = self._matrix(head)
         self.dtype = self.norm.dtype
         frequencies, magnitude = config.frequencies()
         angles = torch.arange(window, dtype=torch.float32)[:, None] * frequencies
@@ -108,20 +110,23 @@ class DeepseekV2(Layered):
         key_up, value_up = up[:, : c.qk_nope_head_dim], up[:, c.qk_nope_head_dim :]
         return Layer(
             attention_norm=source.tensor(name + "input_layernorm.weight"),
-            down=matrix(join([inward, take(latent, rotated_first)]), self._kind),
+            down=self._matrix(join([inward, take(latent, rotated_first)])),
             query_norm=source.tensor(name + "self_attn.q_a_layernorm.weight") if c.q_lora_rank else None,
-            query=matrix(queries, self._kind) if c.q_lora_rank else None,
+            query=self._matrix(queries) if c.q_lora_rank else None,
             latent_norm=source.tensor(name + "self_attn.kv_a_layernorm.weight"),
             key_up=key_up.contiguous(),
             value_up=value_up.transpose(1, 2).contiguous(),
             expand=expand,
-            output=matrix(source.matrix(name + "self_attn.o_proj.weight"), self._kind),
+            output=self._matrix(source.matrix(name + "self_attn.o_proj.weight")),
             feed_norm=source.tensor(name + "post_attention_layernorm.weight"),
             feed=self._dense(name + "mlp.") if c.is_dense(i) else self._experts(name + "mlp."),
         )
 
+    def _matrix(self, stored: Tensor | Int8) -> Matrix:
+        return matrix(stored, self._kind, self._digits)
+
     def _dense(self, name: str) -> FeedForward:
-        return feed_forward(self._source, name, self._kind)
+        return feed_forward(self._source, name, self._kind, self._digits)
 
     def _experts(self, name: str) -> Experts | PackedExperts:
         c = self.config

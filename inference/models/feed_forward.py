@@ -21,10 +21,11 @@ class FeedForward:
         return self.down(gated(self.gate_up(x)))
 
 
-def feed_forward(source: Source, name: str, device: str) -> FeedForward:
-    """Reads `name` + gate_proj, up_proj and down_proj, with biases if there are any. `device`: its kind."""
+def feed_forward(source: Source, name: str, device: str, digits: int = 2) -> FeedForward:
+    """Reads `name` + gate_proj, up_proj and down_proj, with biases if there are any. `device`: its kind; `digits`: see
+    `matrix`."""
     parts = [source.matrix(f"{name}{part}_proj.weight") for part in ("gate", "up")]
     return FeedForward(
-        biased(matrix(join(parts), device), source, [f"{name}gate_proj.bias", f"{name}up_proj.bias"]),
-        biased(matrix(source.matrix(name + "down_proj.weight"), device), source, [name + "down_proj.bias"]),
+        biased(matrix(join(parts), device, digits), source, [f"{name}gate_proj.bias", f"{name}up_proj.bias"]),
+        biased(matrix(source.matrix(name + "down_proj.weight"), device, digits), source, [name + "down_proj.bias"]),
     )

@@ -2,7 +2,8 @@
 
 Each row's activations are taken as two int8 digits, the second worth 1/254 of the first: about 15 bits, so that answers
 are those of the float weights, and alike whatever the kernel and however many rows go together. The second digit costs
-another row of an integer product, which at few rows costs next to nothing: weights are read once.
+another row of an integer product, which at few rows costs next to nothing: weights are read once. A model with experts
+takes a third digit, 23 bits: as one that chooses has to choose what its float weights would.
 
 Without VNNI a processor adds products up in 16 bits, which two of seven bits by eight fit: activations are three digits
 of seven bits then, and many rows are multiplied as floats.
@@ -47,18 +48,21 @@ class Int8Cpu:
     same floats to the last place or two.
     """
 
-    def __init__(self, weight: Int8):
+    def __init__(self, weight: Int8, digits: int = 2):
+        """`digits`: two or three of eight bits; of seven there are always three."""
         values, scale = weight.values.contiguous(), weight.scale.float()
-        self._size, self._outputs = values.shape[1], values.shape[0]
+        self._size, self._outputs, self._digits = values.shape[1], values.shape[0], digits
         self.packed: Any = _pack(values, scale) if packs() else None
         self.many: list[Tensor] | None = None
-        """For `many_product`: packed, scales of the first digits and of the second, zero points."""
+        """For `many_product`: packed, zero points, scales of the first digits, of the second, of the third if any."""
         if has_vnni() and not seven_bits():
             zero = torch.zeros(len(scale), dtype=torch.int64)
-            self.many = [torch.ops.onednn.qlinear_prepack(values, None), scale, scale / 254, zero]
+            scales = [scale / 254**digit for digit in range(digits)]
+            self.many = [torch.ops.onednn.qlinear_prepack(values, None), zero, *scales]
+        elif seven_bits():
+            self._without: Callable[[Tensor], Tensor] = functools.partial(_as_floats, values=values, scale=scale)
         else:
-            kernel = _as_floats if seven_bits() else _plain
-            self._without: Callable[[Tensor], Tensor] = functools.partial(kernel, values=values, scale=scale)
+            self._without = functools.partial(_plain, values=values, scale=scale, digits=digits)
         self._block = sys.maxsize if seven_bits() else BLOCK
 
     @torch.inference_mode()
@@ -66,7 +70,7 @@ class Int8Cpu:
         """See `Matrix`. `x`: float32."""
         rows = x.shape[0]
         if self.packed is not None and rows <= PACKED_ROWS:
-            return packed_product(x, buffer(rows, self._size), self.packed)
+            return packed_product(x, buffer(rows, self._size, self._digits), self.packed)
         if rows <= self._block:
             return many_product(x, self.many) if self.many else self._without(x)
         out = x.new_empty(rows, self._outputs)
@@ -80,17 +84,17 @@ def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  
     """[rows, in] and a `buffer` → [rows, out], by the packed kernel with what has to happen before and after it."""
     rows, first = x.shape[0], digits[1]
     three = len(digits) == 5
-    most = 63.0 if three else 127.0
+    most = float(digits[0][0, -2]) if three else 127.0
     unit = torch.add(digits[-1], x.abs().amax([-1], True), alpha=1 / most)
     rest = x / unit
     torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the last digit can bear
     rest.sub_(first)
     if three:
-        torch.round(rest.mul_(126.0), out=digits[2])
-        torch.mul(rest.sub_(digits[2]), 126.0, out=digits[3])
-        product = torch.ops.quantized.linear_dynamic(digits[0], packed, True)
-        less = torch.add(product[rows : 2 * rows], product[2 * rows :], alpha=1 / 126)
-        return torch.add(product[:rows], less, alpha=1 / 126).mul_(unit)
+        torch.round(rest.mul_(2 * most), out=digits[2])
+        torch.mul(rest.sub_(digits[2]), 2 * most, out=digits[3])
+        product = torch.ops.quantized.linear_dynamic(digits[0], packed, most < 127.0)
+        less = torch.add(product[rows : 2 * rows], product[2 * rows :], alpha=0.5 / most)
+        return torch.add(product[:rows], less, alpha=0.5 / most).mul_(unit)
     torch.mul(rest, 254.0, out=digits[2])
     product = torch.ops.quantized.linear_dynamic(digits[0], packed)
     return torch.add(product[:rows], product[rows:], alpha=1 / 254).mul_(unit)
@@ -106,38 +110,45 @@ def _plus_128(x: Tensor) -> Tensor:
 def many_product(x: Tensor, matrix: List[Tensor]) -> Tensor:  # noqa: UP006
     """[rows, in] → [rows, out], by oneDNN's kernel; `matrix`: `Int8Cpu.many`.
 
-    The kernel takes activations as unsigned bytes, and adds the second digits' product to the first's itself. Rows are
+    The kernel takes activations as unsigned bytes, and adds a digit's product to those before itself. Rows are
     filled up to a multiple of 16: it makes code for every number of rows that it meets, and keeps it, of each matrix
     0.6 MB after 3 ms.
     """
-    packed, first, second, zero = matrix
+    packed, zero = matrix[0], matrix[1]
     rows = x.shape[0]
     missing = -rows % 16
     if missing > 0:
         x = functional.pad(x, [0, 0, 0, missing])
     unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
     rest = x / unit
-    units = rest.round()
-    seconds = _plus_128(rest.sub_(units).mul_(254.0).round_())
-    units = torch.ops.onednn.qlinear_pointwise(
-        _plus_128(units), 1.0, 128, packed, first, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    digit = rest.round()
+    sums = torch.ops.onednn.qlinear_pointwise(
+        _plus_128(digit), 1.0, 128, packed, matrix[2], zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    both = torch.ops.onednn.qlinear_pointwise(
-        seconds, 1.0, 128, packed, second, zero, units, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
-    )
-    return both.mul_(unit)[:rows]
+    for number in range(3, len(matrix)):
+        rest.sub_(digit).mul_(254.0)
+        digit = rest.round() if number + 1 < len(matrix) else rest.round_()
+        added, scale, whole = _plus_128(digit), matrix[number], torch.float32
+        sums = torch.ops.onednn.qlinear_pointwise(
+            added, 1.0, 128, packed, scale, zero, sums, None, 1.0, 0, whole, 1.0, 0, "sum", 1.0, "none", [], ""
+        )
+    return sums.mul_(unit)[:rows]
 
 
 @scripted
-def _plain(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+def _plain(x: Tensor, values: Tensor, scale: Tensor, digits: int) -> Tensor:
     """[rows, in] → [rows, out], by torch's own integer product."""
     unit = x.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
     rest = x / unit
-    first = rest.round()
-    both = torch.cat([first, rest.sub_(first).mul_(254.0).round_()]).to(torch.int8)
-    product = torch._int_mm(both, values.t())  # pyright: ignore
-    units, seconds = product.chunk(2)
-    return torch.add(units.float(), seconds, alpha=1 / 254).mul_(scale).mul_(unit)
+    taken = [rest.round()]
+    for _ in range(digits - 1):
+        taken.append(rest.sub_(taken[-1]).mul_(254.0).round())
+    product = torch._int_mm(torch.cat(taken).to(torch.int8), values.t())  # pyright: ignore
+    parts = product.float().chunk(digits)
+    sums = parts[-1]
+    for number in range(digits - 2, -1, -1):
+        sums = torch.add(parts[number], sums, alpha=1 / 254)
+    return sums.mul_(scale).mul_(unit)
 
 
 def _as_floats(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
@@ -149,26 +160,26 @@ class _Buffers(threading.local):
     """Of each thread that computes."""
 
     def __init__(self) -> None:
-        self.whole: dict[int, Tensor] = {}
-        self.views: dict[tuple[int, int], list[Tensor]] = {}
+        self.whole: dict[tuple[int, int], Tensor] = {}
+        self.views: dict[tuple[int, int, int], list[Tensor]] = {}
 
 
 _buffers = _Buffers()
 
 
-def buffer(rows: int, size: int) -> list[Tensor]:
+def buffer(rows: int, size: int, digits: int = 2) -> list[Tensor]:
     """For `packed_product`: a buffer [digits * rows, size + 2] for some rows' digits, beside them the two constants
     that `_pack` asks for; the digits' places in it, two or three; the least unit, as a row of zeros has one too."""
-    found = _buffers.views.get((rows, size))
+    found = _buffers.views.get((rows, size, digits))
     if found is None:
-        digits, most = (3, 63.0) if seven_bits() else (2, 127.0)
-        whole = _buffers.whole.get(size)  # one for all numbers of rows
+        number, most = (3, 63.0) if seven_bits() else (digits, 127.0)
+        whole = _buffers.whole.get((size, digits))  # one for all numbers of rows
         if whole is None:
-            whole = _buffers.whole[size] = torch.zeros(digits * PACKED_ROWS, size + 2)
+            whole = _buffers.whole[size, digits] = torch.zeros(number * PACKED_ROWS, size + 2)
             whole[:, size], whole[:, size + 1] = most, -1 - most
-        room = whole[: digits * rows]
-        places = [room[digit * rows : (digit + 1) * rows, :size] for digit in range(digits)]
-        found = _buffers.views[rows, size] = [room, *places, torch.full((1, 1), 1e-30)]
+        room = whole[: number * rows]
+        places = [room[digit * rows : (digit + 1) * rows, :size] for digit in range(number)]
+        found = _buffers.views[rows, size, digits] = [room, *places, torch.full((1, 1), 1e-30)]
     return found
 
 

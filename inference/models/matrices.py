@@ -58,8 +58,8 @@ class Biased:
         return self.matrix(x).add_(self.bias)
 
 
-def matrix(stored: Tensor | Int8, device: str) -> Matrix:
-    """The form that multiplies best on `device`."""
+def matrix(stored: Tensor | Int8, device: str, digits: int = 2) -> Matrix:
+    """The form that multiplies best on `device`. `digits`: of activations as integers, see `Int8Cpu`."""
     if isinstance(stored, Tensor):
         return Floating(stored)
     if device != "cpu":
@@ -67,7 +67,7 @@ def matrix(stored: Tensor | Int8, device: str) -> Matrix:
     if not exact():
         log.warning("this processor's integer products overflow: int8 weights are multiplied as floats, and slower")
         return Floating(stored.dequantised(torch.float32))
-    return Int8Cpu(stored)
+    return Int8Cpu(stored, digits)
 
 
 def biased(made: Matrix, source: Source, names: list[str]) -> Matrix:
