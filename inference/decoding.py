@@ -114,13 +114,16 @@ class Decoding:
             mask = self._masks[held] = torch.tensor(self._vocabulary.agreeing(held), device=self._device)
         return mask
 
-    def score(self, choice: Choice, logits: Tensor, token: int) -> None:
-        """Publishes a token of the prompt with its probability, given `logits` of the one before it."""
-        request, spelled = choice.ticket.request, self._vocabulary.bytes_of(token)
-        row = logits[: len(self._vocabulary)]
-        logprob = float(torch.log_softmax(row, dim=-1)[token])
-        top = self._likeliest(row, request.top_logprobs, None)
-        choice.ticket.publish(Chosen("", logprob, spelled=spelled, beside=top, of_prompt=True))
+    def score(self, choice: Choice, outputs: list[Output]) -> None:
+        """Publishes the prompt's tokens that follow those just computed, each with its probability."""
+        sequence, request = choice.sequence, choice.ticket.request
+        first = sequence.computed - len(outputs) + 1
+        for output, token in zip(outputs, sequence.ids[first : choice.prompt], strict=False):
+            assert output.logits is not None
+            row = output.logits[: len(self._vocabulary)]
+            logprob = float(torch.log_softmax(row, dim=-1)[token])
+            top, spelled = self._likeliest(row, request.top_logprobs, None), self._vocabulary.bytes_of(token)
+            choice.ticket.publish(Chosen("", logprob, spelled=spelled, beside=top, of_prompt=True))
 
     def _likeliest(self, logits: Tensor, count: int, allowed: Tensor | None) -> tuple[tuple[bytes, float], ...]:
         if count == 0:

@@ -241,7 +241,7 @@ class Engine:
             choice.prefilled += count
             self.counts["prefilled"] += count
         if is_scored(choice):
-            self._score(choice, outputs)
+            self._decoding.score(choice, outputs)
             outputs = outputs[-1:]
         if choice.to_compute > 0:
             return
@@ -251,14 +251,6 @@ class Engine:
         if choice.index == 0 and choice.decoded == 0:
             self._fork(choice, outputs[0])
         self._verify(choice, choice.draft.ids if choice.draft else [], outputs)
-
-    def _score(self, choice: Choice, outputs: list[Output]) -> None:
-        """Publishes the prompt's tokens that follow those just computed."""
-        sequence = choice.sequence
-        first = sequence.computed - len(outputs) + 1
-        for output, token in zip(outputs, sequence.ids[first : choice.prompt], strict=False):
-            assert output.logits is not None
-            self._decoding.score(choice, output.logits, token)
 
     def _verify(self, choice: Choice, drafted: list[int], outputs: list[Output]) -> None:
         """Decodes along the draft for as long as it says what the model says."""
