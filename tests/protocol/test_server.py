@@ -129,11 +129,16 @@ def test_positions_past_an_emoji_mean_the_same_in_every_encoding(
     asyncio.run(run())
 
 
+def unseen() -> str:
+    """150 lines that no worker has in its cache, so that an answer takes a while, and the beginning of another."""
+    return f"x = {random.randrange(10**9)}\n" * 150 + "y"
+
+
 def test_a_new_request_supersedes_the_old_one_which_is_answered_null_at_once(state: dict[str, str]) -> None:
     async def body(client: LspClient) -> None:
         client.open(URI, "python", CODE)
         await client.inline(URI, *PLACE)
-        client.open("file:///w/b.py", "python", "x = 1\n" * 150 + "y")
+        client.open("file:///w/b.py", "python", unseen())
         _, old = client.ask_inline("file:///w/b.py", 150, 1)
         await asyncio.sleep(0.05)
         began = time.perf_counter()
@@ -157,13 +162,17 @@ def test_an_edit_ends_the_request_in_hand(state: dict[str, str]) -> None:
 
 def test_a_cancelled_request_is_answered_and_frees_the_worker(state: dict[str, str]) -> None:
     async def body(client: LspClient) -> None:
-        client.open(URI, "python", "x = 1\n" * 150 + "y")
+        client.open(URI, "python", unseen())
         number, answer = client.ask_inline(URI, 150, 1)
         await asyncio.sleep(0.05)
         client.notify("$/cancelRequest", {"id": number})
         with pytest.raises(LspError) as error:
             await asyncio.wait_for(answer, 10)
         assert error.value.code == -32800
+        cancelled = time.monotonic()
+        while await counted(state, "fimble_running"):
+            assert time.monotonic() - cancelled < 5, "the worker goes on with what was cancelled"
+            await asyncio.sleep(0.05)
 
     drive(body, state)
 
@@ -452,13 +461,8 @@ def test_five_hundred_superseded_requests_leave_nothing_running_and_memory_flat(
     drive(body, state)
     # The client has left: what was asked ahead in the background ends with the forward in hand.
     left = time.monotonic()
-    while not _nothing_runs(state):
+    while asyncio.run(counted(state, "fimble_running")):
         assert time.monotonic() - left < 1, "a second after the client left something still runs"
-
-
-def _nothing_runs(state: dict[str, str]) -> bool:
-    status = subprocess.run([SERVER[0], "worker", "status"], env=state, capture_output=True, text=True, check=True)
-    return any(line.split() == ["running", "0"] for line in status.stdout.splitlines())
 
 
 def test_a_fifty_megabyte_line_is_completed_or_answered_null(state: dict[str, str]) -> None:
