@@ -84,7 +84,7 @@ def packed_product(x: Tensor, digits: List[Tensor], packed: Packed) -> Tensor:  
     """[rows, in] and a `buffer` → [rows, out], by the packed kernel with what has to happen before and after it."""
     rows, first = x.shape[0], digits[1]
     three = len(digits) == 5
-    most = float(digits[0][0, -2]) if three else 127.0
+    most = float(digits[0][0, -2]) if three else 127.0  # the first of the constants beside the digits
     unit = torch.add(digits[-1], x.abs().amax([-1], True), alpha=1 / most)
     rest = x / unit
     torch.round(rest, out=first)  # the kernel's own rounding differs at ties, which the last digit can bear
